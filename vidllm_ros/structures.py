@@ -2,7 +2,8 @@
 """The frozen dataclasses that cross folders; shapes are checked when they are built.
 
 Everything here is plain numpy or torch: no clock, no topic, no file. Frames are named as in
-docs/conventions.md: `T_a_b` maps coordinates in b to a, quaternions are x y z w, lengths are metres.
+docs/conventions.md: `T_a_b` maps coordinates in b to a, quaternions are x y z w, lengths are
+metres.
 Next: geometry/ for the functions over these arrays, network/vidllm.py for what fills them.
 """
 
@@ -145,7 +146,7 @@ class Reconstruction:
         depth: z along the optical axis, (S, H, W), m, float32; meaningless where not valid.
         valid: which depths mean something, (S, H, W).
         confidence: of the depth, (S, H, W), >= 1 (VGGT's 1 + exp), higher is surer.
-        K: intrinsics of `images`, (S, 3, 3), px, cx = W/2 and cy = H/2 in the network's convention.
+        K: intrinsics of `images`, (S, 3, 3), px; the network puts cx at W/2 and cy at H/2.
         T_world_camera: poses, (S, 4, 4), m; the first is the identity up to the network's error.
         scale: metres per unit of the relative reconstruction, median over sampled frames.
         scale_spread: inter-quartile range of the per-frame scales over their median.
