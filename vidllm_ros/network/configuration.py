@@ -2,7 +2,8 @@
 """`VidLLMConfig`: every size and switch of the network; nano and paper differ in numbers only.
 
 The figure's boxes read their sizes from here: encoder, cross-task adapter, aggregator, heads,
-metric depth, scale alignment, 3D patches, language model, grounding. Next: vidllm.py, which joins them.
+metric depth, scale alignment, 3D patches, language model, grounding.
+Next: vidllm.py, which joins them.
 """
 
 from __future__ import annotations
