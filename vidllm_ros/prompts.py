@@ -2,8 +2,8 @@
 """Every string the language model reads: templates, special tokens, boxes as text.
 
 Strings only, so that the trainer, the evaluators and the network speak one dialect. A template has
-a `preface` (before the scene tokens) and prompts (after them); the answer follows a prompt directly
-and begins with a space. Next: network/language.py, which turns these strings into tokens.
+a `preface` (before the scene tokens) and prompts (after them); the answer follows a prompt
+directly and begins with a space. Next: network/language.py, which turns these strings into tokens.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class TextBox:
 def clean_text(text: str) -> str:
     """Return text a tokenizer can take: no control characters, surrogates or special tokens.
 
-    Whitespace runs become one space. Emoji and every script stay. A user's words must never be able to
+    Whitespace runs become one space. Emoji and every script stay. A user's words must never
     write <loc> or <eos>, so their angle brackets are dropped.
     """
     encodable = text.encode("utf-8", "ignore").decode("utf-8")

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import AutoConfig, Dinov2WithRegistersConfig, PretrainedConfig
 
 ADAPTERS = ("bridge", "cross_attention", "concat_self_attention", "none")
-SCALE_ALIGNMENTS = ("least_squares", "metric_only", "none")
+SCALE_ALIGNMENTS = ("least_squares", "log_median", "metric_only", "none")
 RESIZE_MODES = ("width", "shorter", "square")
 METRIC_CENTERS = ("residual", "attractor")
 
