@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Losses of the box decoder: which query answers for which object, and which phrase means which.
+
+Queries and visible objects are paired by the Hungarian method (LLaVA-3D's supplement leaves its
+costs open; ours are written here), paired boxes are pulled together, and every <loc> state must
+find the queries of the objects its phrase names. Next: stages.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional
+
+MIN_SIZE_M = 0.02
+
+
+@dataclass(frozen=True)
+class BoxTargets:
+    """The visible objects of one scene, in its window's world.
+
+    Attributes:
+        center: (G, 3), m.
+        size: full edges, (G, 3), m.
+        rotation: box axes in the window's world, (G, 3, 3).
+        object_ids: names of the objects, (G,).
+        labels: classes, (G,).
+    """
+
+    center: Tensor
+    size: Tensor
+    rotation: Tensor
+    object_ids: tuple[int, ...]
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.object_ids)
+
+    def to(self, device: torch.device) -> BoxTargets:
+        return BoxTargets(
+            self.center.to(device),
+            self.size.to(device),
+            self.rotation.to(device),
+            self.object_ids,
+            self.labels.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class GroundingWeights:
+    """How much each term counts, in the loss and, without `match`, in the pairing cost."""
+
+    center: float = 2.0
+    size: float = 1.0
+    rotation: float = 0.5
+    diou: float = 1.0
+    objectness: float = 1.0
+    match: float = 1.0
+    contrast: float = 1.0
+
+
+@dataclass(frozen=True)
+class BoxLosses:
+    """Sums over paired boxes, divided by their number, and the objectness of all queries."""
+
+    center: Tensor
+    size: Tensor
+    rotation: Tensor
+    diou: Tensor
+    objectness: Tensor
+
+    def total(self, weights: GroundingWeights) -> Tensor:
+        return (
+            weights.center * self.center
+            + weights.size * self.size
+            + weights.rotation * self.rotation
+            + weights.diou * self.diou
+            + weights.objectness * self.objectness
+        )
+
+
+def canonical_yaw(rotation: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Pick, of a box's four yaws that mean the same, the one whose x axis is nearest camera x.
+
+    A quarter turn about the box's own z swaps its x and y edges; without a rule the network would
+    be asked for four answers at once. Source: ours.
+
+    Args:
+        rotation: box axes in the window's world, (G, 3, 3), z up along the third column.
+        size: (G, 3), m.
+    """
+    x_axis, y_axis, up = rotation.unbind(-1)
+    choices = torch.stack([x_axis, y_axis, -x_axis, -y_axis])  # (4, G, 3)
+    best = choices[..., 0].argmax(0)
+    first = choices[best, torch.arange(len(rotation), device=rotation.device)]
+    second = torch.cross(up, first, dim=-1)
+    swap = (best % 2 == 1)[:, None]
+    turned = torch.where(swap, size[:, [1, 0, 2]], size)
+    return torch.stack([first, second, up], dim=-1), turned
+
+
+def diou(
+    center: Tensor, size: Tensor, target_center: Tensor, target_size: Tensor, axes: Tensor
+) -> Tensor:
+    """Distance-IoU of boxes seen in the target's axes, in [-1, 1]; the yaw error is left out.
+
+    Source: DIoU = IoU - d^2 / diagonal^2 of the common hull. A smooth stand-in for oriented IoU:
+    the rotation has its own term.
+
+    Args:
+        center, size, target_center, target_size: (..., 3), m, broadcastable.
+        axes: target's rotation, (..., 3, 3).
+    """
+    offset = ((center - target_center)[..., None, :] @ axes)[..., 0, :]
+    half, target_half = size / 2, target_size / 2
+    low = torch.maximum(offset - half, -target_half)
+    high = torch.minimum(offset + half, target_half)
+    overlap = (high - low).clamp(min=0).prod(-1)
+    union = size.prod(-1) + target_size.prod(-1) - overlap
+    hull_low = torch.minimum(offset - half, -target_half)
+    hull_high = torch.maximum(offset + half, target_half)
+    diagonal = (hull_high - hull_low).square().sum(-1)
+    return overlap / union.clamp(min=1e-9) - offset.square().sum(-1) / diagonal.clamp(min=1e-9)
+
+
+@torch.no_grad()
+def pair_queries(
+    center: Tensor,
+    size: Tensor,
+    rotation: Tensor,
+    objectness: Tensor,
+    target: BoxTargets,
+    weights: GroundingWeights,
+    repeats: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Pair queries with objects at least total cost; each object gets `repeats` queries.
+
+    Args:
+        center, size: (Q, 3), m.
+        rotation: (Q, 3, 3).
+        objectness: logits, (Q,).
+        target: G objects.
+        weights: of the cost's terms.
+        repeats: 1 is the one-to-one pairing; more speeds up early learning of inner layers.
+    Returns:
+        indices of queries and of objects, equal length.
+    """
+    distance = torch.cdist(center.float(), target.center)
+    log_size = size.float().clamp(min=MIN_SIZE_M).log()[:, None]
+    log_ratio = (log_size - target.size.clamp(min=MIN_SIZE_M).log()[None]).abs().mean(-1)
+    turn = (rotation.float()[:, None] - target.rotation[None]).abs().mean(dim=(-1, -2))
+    overlap = diou(
+        center.float()[:, None],
+        size.float()[:, None],
+        target.center[None],
+        target.size[None],
+        target.rotation[None],
+    )
+    cost = (
+        weights.center * distance
+        + weights.size * log_ratio
+        + weights.rotation * turn
+        - weights.diou * overlap
+        - weights.objectness * objectness.float().sigmoid()[:, None]
+    )
+    table = np.nan_to_num(np.tile(cost.cpu().numpy(), (1, repeats)), nan=1e6, posinf=1e6)
+    queries, columns = linear_sum_assignment(table)
+    objects = columns % max(len(target), 1)
+    device = center.device
+    return torch.as_tensor(queries, device=device), torch.as_tensor(objects, device=device)
+
+
+def box_losses(
+    center: Tensor,
+    size: Tensor,
+    rotation: Tensor,
+    objectness: Tensor,
+    targets: Sequence[BoxTargets],
+    weights: GroundingWeights,
+    repeats: int = 1,
+) -> tuple[BoxLosses, list[tuple[Tensor, Tensor]]]:
+    """Losses of one decoder layer over a batch, and who was paired with whom.
+
+    Args:
+        center, size: (B, Q, 3), m.
+        rotation: (B, Q, 3, 3).
+        objectness: logits, (B, Q).
+        targets: one a scene; a scene may have none.
+        weights: of the pairing.
+        repeats: queries an object.
+    """
+    pairs = [
+        pair_queries(center[i], size[i], rotation[i], objectness[i], target, weights, repeats)
+        for i, target in enumerate(targets)
+    ]
+    batch_index = torch.cat([torch.full_like(q, i) for i, (q, _) in enumerate(pairs)])
+    query_index = torch.cat([q for q, _ in pairs])
+    present = torch.zeros_like(objectness, dtype=torch.float32)
+    present[batch_index, query_index] = 1.0
+    seen = functional.binary_cross_entropy_with_logits(objectness.float(), present)
+    if len(query_index) == 0:
+        zero = center.sum() * 0.0
+        return BoxLosses(zero, zero, zero, zero, seen), pairs
+    ours_center = center[batch_index, query_index].float()
+    ours_size = size[batch_index, query_index].float()
+    ours_rotation = rotation[batch_index, query_index].float()
+    true_center = torch.cat([t.center[o] for t, (_, o) in zip(targets, pairs, strict=True)])
+    true_size = torch.cat([t.size[o] for t, (_, o) in zip(targets, pairs, strict=True)])
+    true_rotation = torch.cat([t.rotation[o] for t, (_, o) in zip(targets, pairs, strict=True)])
+    log_ours = ours_size.clamp(min=MIN_SIZE_M).log()
+    log_true = true_size.clamp(min=MIN_SIZE_M).log()
+    overlap = diou(ours_center, ours_size, true_center, true_size, true_rotation)
+    losses = BoxLosses(
+        center=(ours_center - true_center).abs().sum(-1).mean(),
+        size=(log_ours - log_true).abs().mean(),
+        rotation=(ours_rotation - true_rotation).abs().mean(),
+        diou=(1.0 - overlap).mean(),
+        objectness=seen,
+    )
+    return losses, pairs
+
+
+def match_targets(
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    targets: Sequence[BoxTargets],
+    phrases: Sequence[Sequence[tuple[int, ...]]],
+    shape: tuple[int, int, int],
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Which queries each phrase means, (B, R, Q) of 0 and 1, and which rows are phrases, (B, R).
+
+    Args:
+        pairs: query and object indices a scene, one to one.
+        targets: objects a scene.
+        phrases: per scene, per phrase, the ids of the objects it names; empty names none.
+        shape: (B, R, Q).
+        device: where the answer goes.
+    """
+    wanted = torch.zeros(shape, device=device)
+    real = torch.zeros(shape[:2], dtype=torch.bool, device=device)
+    for scene, ((queries, objects), target) in enumerate(zip(pairs, targets, strict=True)):
+        query_of = {
+            target.object_ids[int(o)]: int(q)
+            for q, o in zip(queries.tolist(), objects.tolist(), strict=True)
+        }
+        for row, ids in enumerate(phrases[scene][: shape[1]]):
+            real[scene, row] = True
+            for object_id in ids:
+                if object_id in query_of:
+                    wanted[scene, row, query_of[object_id]] = 1.0
+    return wanted, real
+
+
+def match_losses(logits: Tensor, wanted: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Sigmoid cross-entropy over all pairs, and InfoNCE over queries for phrases that name some.
+
+    The first calibrates "none of them", the second ranks. Source: ours, after LLaVA-3D's InfoNCE.
+
+    Args:
+        logits: (B, R, Q).
+        wanted: (B, R, Q), 0 or 1.
+        real: (B, R), padding rows are False.
+    """
+    logits = logits.float()
+    if not bool(real.any()):
+        return logits.sum() * 0.0, logits.sum() * 0.0
+    rows, truth = logits[real], wanted[real]  # (P, Q)
+    cross = functional.binary_cross_entropy_with_logits(rows, truth, reduction="none")
+    positive = truth.sum(-1).clamp(min=1.0)
+    balance = torch.where(truth > 0, 1.0, 0.25)  # absent queries are many
+    sigmoid = (cross * balance).sum(-1).div(positive).mean()
+    named = truth.sum(-1) > 0
+    if not bool(named.any()):
+        return sigmoid, logits.sum() * 0.0
+    rows, truth = rows[named], truth[named]
+    of_wanted = rows.masked_fill(truth == 0, float("-inf")).logsumexp(-1)
+    contrast = (rows.logsumexp(-1) - of_wanted).mean()
+    return sigmoid, contrast

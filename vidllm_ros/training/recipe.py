@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training recipe: one YAML file becomes nested frozen dataclasses, complete and checked.
+
+Defaults exist once, here; a file only overrides. The whole recipe is stored in every checkpoint, so
+that a run can say what made it. Next: optimizer.py and trainer.py, which read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from vidllm_ros.training.grounding_losses import GroundingWeights
+
+STAGES = ("joint", "distil")
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "wsd", "constant")
+PRECISIONS = ("no", "bf16")
+
+RecipePart = TypeVar("RecipePart")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {choices}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Where scenes come from and how one becomes a sample.
+
+    Attributes:
+        folder: rendered rooms; "" renders them while training, by seed.
+        first_seed, rooms: seeds of rooms rendered while training; unused with a folder.
+        height, width: of the frames, px; unused with a folder.
+        frames_per_batch: images of a batch; scenes a batch = this over the frames of each.
+        max_scenes: of a batch.
+        min_frames, max_frames: frames of a scene, drawn once a batch.
+        long_from: progress (0 to 1) from which `long_min_frames`..`long_max_frames` are drawn
+            with probability `long_share`.
+        dense_frames: how many frames of a sample the dense heads see; 0 is all.
+        segments: questions, captions and phrases packed after one scene.
+        text_tokens: longest pack, tokens.
+        captions, phrases: how many of the segments are captions and phrases, at most.
+        noise: strength of photometric augmentation, 0 to 1.
+        workers: processes that prepare samples.
+    """
+
+    folder: str = ""
+    first_seed: int = 0
+    rooms: int = 1_000_000
+    height: int = 84
+    width: int = 112
+    frames_per_batch: int = 48
+    max_scenes: int = 8
+    min_frames: int = 4
+    max_frames: int = 12
+    long_from: float = 1.0
+    long_share: float = 0.0
+    long_min_frames: int = 16
+    long_max_frames: int = 32
+    dense_frames: int = 3
+    segments: int = 32
+    text_tokens: int = 640
+    captions: int = 4
+    phrases: int = 12
+    noise: float = 0.5
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_frames <= self.max_frames:
+            raise ValueError(
+                f"min_frames: expected 1 to max_frames={self.max_frames}, got {self.min_frames}"
+            )
+        if self.segments < 1 or self.text_tokens < 32:
+            raise ValueError(
+                "segments, text_tokens: expected at least 1 and 32, got "
+                f"{self.segments} and {self.text_tokens}"
+            )
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """How weights move.
+
+    Attributes:
+        name: "adamw", or "muon": matrices by Muon, everything else by AdamW.
+        lr: peak of AdamW.
+        muon_lr: peak of Muon (updates matched to AdamW's size).
+        schedule: "cosine", "wsd" (warm-up, stable, decay) or "constant", all after a linear warm-up.
+        warmup, decay: shares of the run; decay is for "wsd".
+        final: learning rate at the end over its peak.
+        clip: largest gradient norm.
+        ema: decay of the averaged weights that are shipped; 0 ships the last ones.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    muon_lr: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.05
+    schedule: str = "wsd"
+    warmup: float = 0.03
+    decay: float = 0.35
+    final: float = 0.02
+    clip: float = 1.0
+    ema: float = 0.998
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer.name", self.name, OPTIMIZERS)
+        check_choice("optimizer.schedule", self.schedule, SCHEDULES)
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """Weights of the losses; 0 switches one off.
+
+    Attributes:
+        camera, depth, points, metric: reconstruction (eq. 8, 9).
+        metric_form: "eq9" or "silog".
+        language, grounding: the language branch.
+        oracle_label, oracle_color: the dense semantic target known in rendered rooms.
+        distil_geometry, distil_semantic, distil_structure: eq. 5, for stage 1; the last is lambda.
+        match_repeats: queries an object gets at the inner decoder layers.
+        boxes: terms of the box losses.
+    """
+
+    camera: float = 5.0
+    depth: float = 1.0
+    points: float = 1.0
+    metric: float = 1.0
+    metric_form: str = "eq9"
+    language: float = 1.0
+    grounding: float = 1.0
+    oracle_label: float = 0.5
+    oracle_color: float = 0.3
+    distil_geometry: float = 1.0
+    distil_semantic: float = 1.0
+    distil_structure: float = 1.0
+    match_repeats: int = 3
+    boxes: GroundingWeights = field(default_factory=GroundingWeights)
+
+    def __post_init__(self) -> None:
+        check_choice("losses.metric_form", self.metric_form, ("eq9", "silog"))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run needs.
+
+    Attributes:
+        model: fields of `VidLLMConfig` that differ from its defaults.
+        stage: "joint" (stage 2, or all at once) or "distil" (stage 1).
+        total_steps: length of the schedule, batches.
+        max_minutes: wall time after which the schedule has ended too; 0 leaves time out.
+        own_geometry: (from, until) progress over which the 3D patches switch from the true geometry
+            to the network's own; their share rises linearly to `own_geometry_share`.
+        checkpoint_minutes: between checkpoints.
+        precision: autocast, "no" or "bf16".
+        threads: of torch on a CPU; 0 leaves its choice.
+        init: folder of a saved model to start from; "" starts from scratch.
+    """
+
+    name: str = "run"
+    seed: int = 0
+    model: Mapping[str, Any] = field(default_factory=dict)
+    stage: str = "joint"
+    total_steps: int = 2_000
+    max_minutes: float = 0.0
+    own_geometry: tuple[float, float] = (0.25, 0.75)
+    own_geometry_share: float = 0.9
+    checkpoint_minutes: float = 4.0
+    log_every: int = 10
+    precision: str = "bf16"
+    threads: int = 0
+    init: str = ""
+    data: DataRecipe = field(default_factory=DataRecipe)
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    losses: LossRecipe = field(default_factory=LossRecipe)
+
+    def __post_init__(self) -> None:
+        check_choice("stage", self.stage, STAGES)
+        check_choice("precision", self.precision, PRECISIONS)
+        if self.total_steps < 1:
+            raise ValueError(f"total_steps: expected at least 1, got {self.total_steps}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def build_part(kind: type[RecipePart], values: Mapping[str, Any], path: str) -> RecipePart:
+    """Build one dataclass of the recipe from plain values; names it does not know are refused."""
+    hints = get_type_hints(kind)
+    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+    foreign = sorted(set(values) - known)
+    if foreign:
+        raise ValueError(
+            f"{path}: expected settings among {sorted(known)}, got {', '.join(foreign)}; "
+            "check the spelling"
+        )
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if isinstance(hint, type) and is_dataclass(hint):
+            made[name] = build_part(hint, value or {}, f"{path}.{name}")
+        elif hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+            made[name] = float(value)  # YAML reads 1e-3 as text
+        elif isinstance(value, list):
+            made[name] = tuple(value)
+        else:
+            made[name] = value
+    return kind(**made)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a mapping, or names a setting that does not exist.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"config: expected a recipe file, got {file}; see config/train/")
+    values = yaml.safe_load(file.read_text())
+    if not isinstance(values, dict):
+        raise ValueError(f"config: expected settings by name in {file}, got {type(values).__name__}")
+    return recipe_from_dict(values, str(file))
+
+
+def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """Build a recipe from plain values, such as those a checkpoint carries."""
+    return build_part(Recipe, values, source)
