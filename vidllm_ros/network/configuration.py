@@ -12,6 +12,8 @@ from typing import Any
 
 from transformers import AutoConfig, Dinov2WithRegistersConfig, PretrainedConfig
 
+from vidllm_ros.prompts import TEMPLATES
+
 ADAPTERS = ("bridge", "cross_attention", "concat_self_attention", "none")
 SCALE_ALIGNMENTS = ("least_squares", "log_median", "metric_only", "none")
 RESIZE_MODES = ("width", "shorter", "square")
@@ -45,13 +47,21 @@ class VidLLMConfig(PretrainedConfig):
         point_head: build the point head (training only).
         metric_bins: number of depth bins.
         metric_centers: "residual" (as printed in Sec. 3.2) or "attractor" (ZoeDepth).
+        metric_full_size: read the bins at image size rather than at 8 times the grid (then depth
+            is resized bilinearly).
         min_depth_m, max_depth_m: range of the bins.
-        scale_alignment: "least_squares", "metric_only" (metric depth used directly) or "none".
+        scale_alignment: "least_squares", "log_median" (robust), "metric_only" (metric depth used
+            directly) or "none".
         scale_frames: frames sampled for the scene's scale.
         scale_seed: seed of that sample.
         voxel_size_m: edge of the pooling voxel; 0 keeps every patch.
         max_scene_tokens: cap on scene tokens.
         grounding_dim, grounding_heads, grounding_layers, grounding_queries: the box decoder.
+        grounding_threshold: score from which a box is reported where the caller names none.
+        metric_trains_encoder: the metric-depth loss may change the encoder.
+        language_trains_encoder: language and grounding losses may change the encoder; they
+            change the adapter in any case and the reconstruction branch in none.
+        prompt_template: words around questions, a key of `prompts.TEMPLATES`.
         label_vocabulary: names the node looks for when it publishes objects.
     """
 
@@ -88,6 +98,7 @@ class VidLLMConfig(PretrainedConfig):
         metric_bins: int = 64,
         metric_embedding: int = 32,
         metric_centers: str = "residual",
+        metric_full_size: bool = False,
         min_depth_m: float = 0.1,
         max_depth_m: float = 10.0,
         scale_alignment: str = "least_squares",
@@ -99,6 +110,10 @@ class VidLLMConfig(PretrainedConfig):
         grounding_heads: int = 4,
         grounding_layers: int = 2,
         grounding_queries: int = 64,
+        grounding_threshold: float = 0.3,
+        metric_trains_encoder: bool = True,
+        language_trains_encoder: bool = True,
+        prompt_template: str = "plain",
         label_vocabulary: tuple[str, ...] = (),
         **kwargs: Any,
     ) -> None:
@@ -131,6 +146,7 @@ class VidLLMConfig(PretrainedConfig):
         self.metric_bins = metric_bins
         self.metric_embedding = metric_embedding
         self.metric_centers = metric_centers
+        self.metric_full_size = metric_full_size
         self.min_depth_m = min_depth_m
         self.max_depth_m = max_depth_m
         self.scale_alignment = scale_alignment
@@ -142,6 +158,10 @@ class VidLLMConfig(PretrainedConfig):
         self.grounding_heads = grounding_heads
         self.grounding_layers = grounding_layers
         self.grounding_queries = grounding_queries
+        self.grounding_threshold = grounding_threshold
+        self.metric_trains_encoder = metric_trains_encoder
+        self.language_trains_encoder = language_trains_encoder
+        self.prompt_template = prompt_template
         self.label_vocabulary = list(label_vocabulary)
         self._check()
         super().__init__(**kwargs)
@@ -152,6 +172,7 @@ class VidLLMConfig(PretrainedConfig):
             ("scale_alignment", self.scale_alignment, SCALE_ALIGNMENTS),
             ("resize_mode", self.resize_mode, RESIZE_MODES),
             ("metric_centers", self.metric_centers, METRIC_CENTERS),
+            ("prompt_template", self.prompt_template, tuple(TEMPLATES)),
         ):
             if value not in choices:
                 raise ValueError(f"{name}: expected one of {choices}, got {value!r}")

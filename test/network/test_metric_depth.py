@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metric depth stays in its range, starts where the formula says, and learns a constant."""
+
+import pytest
+import torch
+
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.metric_depth import MetricDepth, log_binomial
+
+GRID, SIZE = (2, 3), (28, 42)
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    return MetricDepth(VidLLMConfig(**changes))
+
+
+def levels(batch=1, frames=2):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(batch, frames, 6, 192, generator=generator) for _ in range(4)]
+
+
+@pytest.mark.parametrize("centers", ["residual", "attractor"])
+@pytest.mark.parametrize("full", [False, True])
+def test_shapes_and_range(centers, full):
+    module = build(metric_centers=centers, metric_full_size=full)
+    out = module(levels(2, 3), GRID, SIZE)
+    size = SIZE if full else (16, 24)
+    assert out.depth.shape == (2, 3, *SIZE)
+    assert out.probabilities.shape == out.centers.shape == (6, 64, *size)
+    torch.testing.assert_close(out.probabilities.sum(1), torch.ones(6, *size))
+    loud = module([1e4 * level for level in levels()], GRID, SIZE).depth
+    assert loud.min() >= 0.1
+    assert loud.max() <= 10.0
+
+
+def test_starts_at_the_base_centers_and_near_two_metres():
+    out = build()(levels(), GRID, SIZE)
+    expected = torch.logspace(-1, 1, 64).view(1, 64, 1, 1).clamp(0.1, 10.0).expand_as(out.centers)
+    torch.testing.assert_close(out.centers, expected, rtol=1e-5, atol=1e-6)
+    assert 1.5 < out.depth.mean() < 3.5
+
+
+def test_log_binomial_centres_on_the_success_and_sharpens():
+    bins = 64
+    p = torch.tensor([0.2, 0.5, 0.9]).view(3, 1, 1, 1)
+    ours = log_binomial(p, torch.ones_like(p), bins)[:, :, 0, 0]
+    # Stirling without its root widens the binomial a little and must not move it by a bin.
+    mean = (ours * torch.arange(bins)).sum(1)
+    assert (mean - 63 * p.flatten()).abs().max() < 1, mean
+    rises = ours.diff(dim=1) > 0
+    assert (rises.int().diff(dim=1) <= 0).all(), "one mode: mass rises, then falls"
+    sharper = log_binomial(p, 0.1 * torch.ones_like(p), bins)[:, :, 0, 0]
+    assert (sharper.amax(1) > ours.amax(1)).all()
+    ends = log_binomial(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), torch.ones(2, 1, 1, 1), bins)
+    assert torch.isfinite(ends).all()
+    assert ends[0].argmax() == 0
+    assert ends[1].argmax() == bins - 1
+
+
+@pytest.mark.parametrize("centers", ["residual", "attractor"])
+def test_learns_one_batch(centers):
+    module = build(metric_centers=centers)
+    target = torch.linspace(0.5, 6.0, SIZE[1]).expand(1, 2, *SIZE)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
+    errors = []
+    for _ in range(40):
+        depth = module(levels(), GRID, SIZE).depth
+        error = (depth.log() - target.log()).abs().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.3 * errors[0], errors
+    assert all(p.grad is not None for p in module.parameters())
+
+
+def test_chunking_changes_nothing():
+    module = build()
+    whole = module(levels(1, 5), GRID, SIZE, frames_chunk=5).depth
+    parts = module(levels(1, 5), GRID, SIZE, frames_chunk=2).depth
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metric depth: metres from the encoder alone, by bins whose centres every pixel may move.
+
+"DPT decoder" and "Metric Bins Module" of the figure. Shares nothing with the aggregator's depth
+head, so that the two can disagree and scale_alignment.py can fit one to the other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.dense_head import DPTDecoder, resize
+
+PIXEL_CHANNELS = 32
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.0212, 50.0
+ATTRACTORS = (16, 8, 4, 1)
+ATTRACTOR_ALPHA, ATTRACTOR_GAMMA = 300.0, 2
+# Where training starts: success 0.68 is 2.3 m of 0.1-10 m, temperature 1.3 a spread of a few bins.
+INITIAL_LOGITS = (1.0, 0.1, -4.0, 0.0)
+
+
+@dataclass(frozen=True)
+class MetricDepthOutput:
+    """Depth and how it came about; F = B*S frames, (h', w') the size the bins were read at.
+
+    Attributes:
+        depth: (B, S, H, W), m, float32, inside [min_depth_m, max_depth_m].
+        probabilities: of the bins, (F, A, h', w').
+        centers: of the bins at every pixel, (F, A, h', w'), m.
+    """
+
+    depth: Tensor
+    probabilities: Tensor
+    centers: Tensor
+
+
+def log_binomial(success: Tensor, temperature: Tensor, bins: int) -> Tensor:
+    """Return ordinal probabilities over bins: binomial in log space, softened by a temperature.
+
+    Neighbouring bins get neighbouring mass, which a softmax over free logits does not promise. The
+    binomial coefficient is Stirling's without its square root, so the ends stay finite.
+    Source: ZoeDepth, model facts D.2; Vid-LLM Sec. 3.2 "ordinal-aware".
+
+    Args:
+        success: p, (F, 1, h, w), in (0, 1).
+        temperature: t, (F, 1, h, w), > 0.
+        bins: A.
+
+    Returns:
+        (F, A, h, w), sums to 1 over A.
+    """
+    eps = 1e-7
+    index = torch.arange(bins, device=success.device, dtype=torch.float32).view(1, -1, 1, 1)
+    k, n = index + eps, bins - 1 + eps
+    log_choose = n * math.log(n) - k * k.log() - (n - k) * (n - k + eps).log()
+    hit, miss = success.clamp(1e-4, 1.0).log(), (1 - success).clamp(1e-4, 1.0).log()
+    logits = log_choose + index * hit + (bins - 1 - index) * miss
+    return torch.softmax(logits / temperature, dim=1)
+
+
+class AttractorCenters(nn.Module):
+    """ZoeDepth's refinement: at every scale the centres are pulled to a few predicted depths."""
+
+    def __init__(self, features: int, embedding: int) -> None:
+        super().__init__()
+        self.seed = nn.Conv2d(features, embedding, 1)
+        self.embeds = nn.ModuleList(nn.Conv2d(features, embedding, 1) for _ in ATTRACTORS)
+        self.attracts = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(embedding, embedding, 1), nn.ReLU(), nn.Conv2d(embedding, count, 1)
+            )
+            for count in ATTRACTORS
+        )
+
+    def forward(self, base: Tensor, bottleneck: Tensor, fused: list[Tensor]) -> Tensor:
+        """Pull `base` (1, A, 1, 1), m, through all scales; (F, A, h', w') at the finest."""
+        embedding = self.seed(bottleneck)
+        centers = base.expand(len(bottleneck), -1, *bottleneck.shape[-2:])
+        for feature, embed, attract in zip(fused, self.embeds, self.attracts, strict=True):
+            size = (feature.shape[-2], feature.shape[-1])
+            embedding = embed(feature) + resize(embedding, size)
+            centers = resize(centers, size)
+            targets = functional.softplus(attract(embedding).float())  # (F, a, h', w')
+            pull = torch.zeros_like(centers)
+            for target in targets.split(1, dim=1):
+                distance = target - centers
+                pull = pull + distance / (1 + ATTRACTOR_ALPHA * distance**ATTRACTOR_GAMMA)
+            centers = centers + pull / targets.shape[1]
+        return centers
+
+
+class MetricDepth(nn.Module):
+    """Expected depth over adaptive bins: d = sum_k p(k) c(k), c_i(k) = c_k + r_k(F_i).
+
+    c_k are learnt and start log-spaced; r_k is a 1x1 convolution that starts at zero; centres are
+    clamped to the range, so that depth is positive. Source: Vid-LLM Sec. 3.2; model facts D.4.
+    """
+
+    def __init__(self, config: VidLLMConfig) -> None:
+        super().__init__()
+        features, bins = config.metric_features, config.metric_bins
+        self.bins = bins
+        self.range_m = (config.min_depth_m, config.max_depth_m)
+        self.full_size = config.metric_full_size
+        self.decoder = DPTDecoder(
+            config.width,
+            features,
+            config.metric_channels,
+            uv_embedding=False,
+            token_norm=False,
+            inplace_relu_residual=False,
+        )
+        self.pixel = nn.Conv2d(features // 2, PIXEL_CHANNELS, 3, padding=1)
+        self.hidden = nn.Conv2d(PIXEL_CHANNELS, config.metric_embedding, 1)
+        self.binomial = nn.Conv2d(config.metric_embedding, 4, 1)
+        nn.init.trunc_normal_(self.binomial.weight, std=0.02)
+        low, high = (math.log(value) for value in self.range_m)
+        self.log_centers = nn.Parameter(torch.linspace(low, high, bins))
+        self.residual: nn.Conv2d | None = None
+        self.attractors: AttractorCenters | None = None
+        if config.metric_centers == "residual":
+            self.residual = nn.Conv2d(PIXEL_CHANNELS, bins, 1)
+            nn.init.zeros_(self.residual.weight)
+            nn.init.zeros_(self.residual.bias)  # type: ignore[arg-type]
+        else:
+            self.attractors = AttractorCenters(features, config.metric_embedding)
+        with torch.no_grad():
+            self.binomial.bias.copy_(torch.tensor(INITIAL_LOGITS))  # type: ignore[union-attr]
+
+    def forward(
+        self,
+        levels: list[Tensor],
+        grid: tuple[int, int],
+        image_size: tuple[int, int],
+        frames_chunk: int = 8,
+    ) -> MetricDepthOutput:
+        """Predict depth of every frame.
+
+        Args:
+            levels: the encoder's four levels, each (B, S, N, C).
+            grid: (h, w), patches.
+            image_size: (H, W), px.
+            frames_chunk: frames decoded at a time: bounds memory, changes nothing else.
+        """
+        batch, frames = levels[0].shape[:2]
+        flat = [level.flatten(0, 1) for level in levels]
+        parts = [
+            self._predict(
+                [level[start : start + frames_chunk] for level in flat], grid, image_size
+            )
+            for start in range(0, batch * frames, frames_chunk)
+        ]
+        depth, probabilities, centers = (torch.cat(part) for part in zip(*parts, strict=True))
+        return MetricDepthOutput(depth.reshape(batch, frames, *image_size), probabilities, centers)
+
+    def _predict(
+        self, levels: list[Tensor], grid: tuple[int, int], image_size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return depth (F, 1, H, W), probabilities and centers (F, A, h', w')."""
+        size = image_size if self.full_size else (8 * grid[0], 8 * grid[1])
+        decoded = self.decoder(levels, grid, size)
+        pixel = functional.relu(self.pixel(decoded.final))  # F_i
+        raw = self.binomial(functional.gelu(self.hidden(pixel))).float()
+        p0, p1, t0, t1 = (functional.softplus(raw) + 1e-4).split(1, dim=1)
+        spread = MAX_TEMPERATURE - MIN_TEMPERATURE
+        temperature = MIN_TEMPERATURE + spread * t0 / (t0 + t1)
+        probabilities = log_binomial(p0 / (p0 + p1), temperature, self.bins)
+        base = self.log_centers.float().exp().view(1, -1, 1, 1)
+        if self.residual is not None:
+            centers = base + self.residual(pixel).float()
+        else:
+            assert self.attractors is not None
+            centers = self.attractors(base, decoded.bottleneck, decoded.fused)
+            centers = resize(centers, size)
+        centers = centers.clamp(*self.range_m)
+        depth = (probabilities * centers).sum(1, keepdim=True)
+        depth = depth.clamp(*self.range_m)  # rounding of the sum may leave the range by one bit
+        return resize(depth, image_size), probabilities, centers
