@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cleaning, matching and CIDEr-D."""
+
+import math
+
+import pytest
+
+from vidllm_ros.evaluation import text_metrics as m
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("  The Table. ", "table"),
+        ("2", "two"),
+        ("next to  the   sofa", "next to sofa"),
+        ("1.5 m", "1.5 m"),
+        ("Yes!", "yes"),
+        ("an office chair", "office chair"),
+        ("<loc>", "loc"),
+    ],
+)
+def test_cleaning(raw, clean):
+    assert m.clean_answer(raw) == clean
+
+
+def test_exact_and_refined():
+    assert m.exact_match("The red", ["red", "dark red"])
+    assert not m.exact_match("reddish", ["red"])
+    assert m.refined_match("office chair", ["chair"])
+    assert not m.refined_match("", ["chair"])
+    assert not m.exact_match("", ["chair"])
+
+
+def test_cider_is_greatest_for_the_reference_itself():
+    references = [["a red chair by the door"], ["a blue sofa at the wall"], ["one table"]]
+    exact = m.cider([texts[0] for texts in references], references)
+    assert exact[0] == pytest.approx(10.0)
+    assert exact[1] == pytest.approx(10.0)
+    wrong = m.cider(["a blue sofa at the wall", "one table", ""], references)
+    assert wrong[2] == 0.0
+    assert max(wrong) < 3.0
+
+
+def test_cider_unigram_part_by_hand():
+    # Two documents; "red" is in one of them, "chair" in both (weight log 2 - log 2 = 0).
+    references = [["red chair"], ["blue chair"]]
+    (score, _) = m.cider(["red sofa", ""], references)
+    idf = math.log(2)
+    ours = math.hypot(idf, idf)  # red, and sofa, which no reference knows
+    unigram = idf * idf / (ours * idf)
+    assert score == pytest.approx(10.0 * unigram / 4)
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(ValueError, match="one an item"):
+        m.cider(["a"], [])
