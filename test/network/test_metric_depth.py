@@ -48,8 +48,9 @@ def test_log_binomial_centres_on_the_success_and_sharpens():
     # Stirling without its root widens the binomial a little and must not move it by a bin.
     mean = (ours * torch.arange(bins)).sum(1)
     assert (mean - 63 * p.flatten()).abs().max() < 1, mean
-    rises = ours.diff(dim=1) > 0
-    assert (rises.int().diff(dim=1) <= 0).all(), "one mode: mass rises, then falls"
+    for row in ours:
+        rises = row[row > 1e-12].diff() > 0
+        assert (rises.int().diff() <= 0).all(), "one mode: mass rises, then falls"
     sharper = log_binomial(p, 0.1 * torch.ones_like(p), bins)[:, :, 0, 0]
     assert (sharper.amax(1) > ours.amax(1)).all()
     ends = log_binomial(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1), torch.ones(2, 1, 1, 1), bins)
