@@ -139,7 +139,8 @@ def matrix_from_quat_xyzw(quat_xyzw: Tensor) -> Tensor:
 def quat_xyzw_from_matrix(rotation: Tensor) -> Tensor:
     """Return unit quaternions with w >= 0 of rotations, (..., 3, 3) -> (..., 4).
 
-    Of the four ways to divide, each rotation takes the one with the largest divisor (Shepperd 1978).
+    Of the four ways to divide, each rotation takes the one with the largest divisor (Shepperd
+    1978).
     """
     r = rotation
     diagonal = r.diagonal(dim1=-2, dim2=-1)

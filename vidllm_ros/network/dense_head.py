@@ -194,8 +194,8 @@ class DPTDecoder(nn.Module):
         finest = (2 * sizes[0][0], 2 * sizes[0][1])
         x = maps[3]
         fused = []
-        for level, size in ((3, sizes[2]), (2, sizes[1]), (1, sizes[0]), (0, finest)):
-            x = self.fusions[level](x, maps[level] if level < 3 else None, size)
+        for index, size in ((3, sizes[2]), (2, sizes[1]), (1, sizes[0]), (0, finest)):
+            x = self.fusions[index](x, maps[index] if index < 3 else None, size)
             fused.append(x)
         final = self._place(resize(self.output_conv(x), image_size), aspect)
         return DecoderFeatures(maps[3], fused, final)

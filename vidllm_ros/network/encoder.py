@@ -48,6 +48,8 @@ class Encoder(nn.Module):
         backbone_config = config.encoder_config()
         backbone_config._attn_implementation = "sdpa"
         self.backbone = Dinov2WithRegistersModel(backbone_config)
+        # Used by DINOv2's own pretraining only; a parameter without gradient would stall DDP.
+        self.backbone.embeddings.mask_token.requires_grad_(False)
         self.patch_size = config.patch_size
         self.level_layers = tuple(config.encoder_layers)
         self.special_tokens = 1 + int(backbone_config.num_register_tokens)
