@@ -105,7 +105,7 @@ class GroundedBox:
         check_shape("quat_xyzw", self.quat_xyzw, (4,))
         if not (np.isfinite(self.center).all() and np.isfinite(self.size).all()):
             raise ValueError(f"{self.label}: box is not finite: {self.center}, {self.size}")
-        if (np.asarray(self.size) < 0).any():
+        if (np.asarray(self.size, float) < 0).any():
             raise ValueError(f"size: expected edge lengths >= 0 m, got {self.size}")
 
 
