@@ -48,7 +48,9 @@ def run_command(command: Callable[..., Any], name: str, argv: Sequence[str] | No
 
 
 def one_sentence(error: BaseException) -> str:
-    """Return what an exception says as one line."""
+    """Return what an exception says as one line; a UserError may go on with lines of a log."""
+    if isinstance(error, UserError):
+        return str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror.lower()}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -202,8 +202,8 @@ def _place_label(
     """Write a label at its box, or as near as it does not hide an earlier one, with a leader."""
     dark = tuple(0.6 * channel for channel in color)
     label = axes.text(
-        float(anchor[0]), float(anchor[1]), text, ha="center", va="center", fontsize=8.5, fontweight="bold", color=dark,
-        path_effects=HALO, zorder=8, clip_on=True,
+        float(anchor[0]), float(anchor[1]), text, ha="center", va="center", fontsize=8.5,
+        fontweight="bold", color=dark, path_effects=HALO, zorder=8, clip_on=True,
     )  # fmt: skip
     window = axes.get_window_extent()
     centred = label.get_window_extent().padded(1.0)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which network answers: the bundled model, a folder of weights, or the stand-in for trying wires.
+
+Importing torch and the network is put off until a command asks for it. Next: infer.py.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import vidllm_ros
+from vidllm_ros.cli.command import UserError
+
+if TYPE_CHECKING:
+    from vidllm_ros.streaming.backend import Backend
+
+BUNDLED_MODEL = Path("models") / "vidllm-nano"
+
+
+class BackendName(str, Enum):
+    """Who computes."""
+
+    VIDLLM = "vidllm"
+    STANDIN = "standin"
+
+
+def bundled_model() -> Path:
+    """Return the folder of the weights that come with the package.
+
+    In a checkout they lie beside the package, in an installation under its share folder.
+
+    Raises:
+        UserError: there are none.
+    """
+    roots = [Path(entry).resolve().parent for entry in vidllm_ros.__path__]
+    prefixes = [
+        Path(entry) for entry in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if entry
+    ]
+    roots += [prefix / "share" / "vidllm_ros" for prefix in prefixes]
+    for root in roots:
+        if (root / BUNDLED_MODEL / "config.json").is_file():
+            return root / BUNDLED_MODEL
+    raise UserError(
+        f"--model: expected weights in {BUNDLED_MODEL} beside the package, found none; "
+        "name a folder of weights with --model"
+    )
+
+
+def load_backend(name: BackendName, model: Path | None, device: str) -> Backend:
+    """Load the network of the folder `model` (the bundled one if None) onto `device`."""
+    if name is BackendName.STANDIN:
+        from vidllm_ros.streaming.backend import StandInBackend
+
+        return StandInBackend()
+    folder = bundled_model() if model is None else model
+    from vidllm_ros.network.vidllm import VidLLM
+
+    if device != "cpu":
+        check_device(device)
+    network = VidLLM.from_pretrained(folder)
+    return network.to(device).eval()
+
+
+def check_device(device: str) -> None:
+    """Raise unless torch can compute on `device`.
+
+    Raises:
+        UserError: the name means nothing to torch or the machine lacks the device.
+    """
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"--device: expected one this machine has, got {device!r}; use cpu"
+        ) from error

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is played to the node: a rendered room with its truth, or a person's own film.
+
+A camera hands its frames to the player process (`python -m vidllm_ros.ros.play`), remembers small
+copies of them for the pictures, and knows the truth if there is one: of a room all of it, of a
+7-Scenes folder depth and poses. Next: demo.py, which plays one of these.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vidllm_ros.cli.measures import Truth
+from vidllm_ros.cli.ros_processes import RosProcess, RosProcesses
+from vidllm_ros.data import seven_scenes, synthrooms
+from vidllm_ros.data.samples import Question, SceneSample
+from vidllm_ros.data.video import VideoFrame, iterate_frames
+from vidllm_ros.geometry.image import plan_resize
+
+ROOM_FRAMES = 64
+ROOM_SIZE = (168, 224)
+ROOM_RATE_HZ = 6.0
+QUESTIONS = 5
+FAMILIES = ("existence", "color", "count", "place", "relation", "object", "nearest", "size")
+GENERAL_QUESTIONS = (
+    "what is in the room?",
+    "is there a chair?",
+    "how many tables are there?",
+    "is there a bed?",
+    "what color is the cabinet?",
+)
+PLAYER_OPTIONS = ["--json", "--wait", "120", "--hold", "1"]
+THUMBNAIL_PX = 320
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class AskedQuestion:
+    """A question and every answer that is right; None where nobody knows."""
+
+    question: str
+    answers: tuple[str, ...] | None
+
+
+class Camera(Protocol):
+    """Frames to play, and what is known about them."""
+
+    name: str
+    truth: Truth | None
+    frames: int | None
+    fault: BaseException | None
+
+    def play(self, processes: RosProcesses, folder: Path, rate_hz: float | None) -> RosProcess:
+        """Start the player; `folder` is for files on the way to it."""
+
+    def image(self, stamp_ns: int) -> NDArray[np.uint8]:
+        """Return the frame of this stamp, perhaps smaller than it was played."""
+
+    def questions(self, stamps_ns: Sequence[int]) -> tuple[AskedQuestion, ...]:
+        """Return what to ask about the frames of these stamps."""
+
+
+class RoomCamera:
+    """A walk through a rendered room that no training has seen."""
+
+    def __init__(self, seed: int) -> None:
+        height, width = ROOM_SIZE
+        self.sample: SceneSample = synthrooms.make_scene(
+            seed, frames=ROOM_FRAMES, height=height, width=width
+        )
+        self.name = f"SynthRooms {seed}"
+        self.frames: int | None = len(self.sample)
+        self.fault: BaseException | None = None
+        self.truth: Truth | None = Truth(
+            stamps_ns=self.sample.frames.stamps_ns,
+            images=self.sample.frames.images,
+            depth=self.sample.depth,
+            K=self.sample.K,
+            T_truth_camera=self.sample.T_world_camera,
+            boxes=tuple(entry.box for entry in self.sample.objects),
+            outline=np.asarray(synthrooms.generate_room(seed).outline, float),
+        )
+
+    def play(self, processes: RosProcesses, folder: Path, rate_hz: float | None) -> RosProcess:
+        frames = self.sample.frames
+        np.savez(
+            folder / "room.npz",
+            images=frames.images,
+            stamps_ns=np.asarray(frames.stamps_ns, np.int64),
+            K=self.sample.K,
+            frame_id=np.array(frames.frame_id),
+        )
+        rate = ["--rate", str(rate_hz or ROOM_RATE_HZ)]
+        return processes.start("play", [str(folder / "room.npz"), *PLAYER_OPTIONS, *rate])
+
+    def image(self, stamp_ns: int) -> NDArray[np.uint8]:
+        return self.sample.frames.images[self.sample.frames.stamps_ns.index(stamp_ns)]
+
+    def questions(self, stamps_ns: Sequence[int]) -> tuple[AskedQuestion, ...]:
+        """Choose questions of different kinds that these frames can answer."""
+        places = [self.sample.frames.stamps_ns.index(stamp) for stamp in stamps_ns]
+        seen = synthrooms.annotate_frames(self.sample, places)
+        return tuple(
+            AskedQuestion(entry.question, entry.answers) for entry in one_of_each(seen.questions)
+        )
+
+
+def one_of_each(questions: Sequence[Question], count: int = QUESTIONS) -> list[Question]:
+    """Choose `count` questions, going round the families so that no kind rules."""
+    by_family = {name: [q for q in questions if q.family == name] for name in FAMILIES}
+    chosen: list[Question] = []
+    while len(chosen) < count and any(by_family.values()):
+        for family in FAMILIES:
+            if by_family[family] and len(chosen) < count:
+                chosen.append(by_family[family].pop(0))
+    return chosen
+
+
+@dataclass
+class FilmCamera:
+    """A person's own video, folder of images or bag, streamed to the player as it is read.
+
+    Attributes:
+        path: the film.
+        window: frames a window wants; fewer in the film are said and used.
+        asked: questions to ask instead of the general ones.
+        frames: how many there are, where that is known before they are read.
+        fault: what went wrong while the film was read.
+    """
+
+    path: Path
+    window: int
+    asked: tuple[str, ...] = ()
+    name: str = ""
+    truth: Truth | None = None
+    frames: int | None = None
+    fault: BaseException | None = None
+    _first: list[VideoFrame] = field(default_factory=list)
+    _rest: Iterator[VideoFrame] = field(default_factory=lambda: iter(()))
+    _small: dict[int, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.name = self.path.name
+        if seven_scenes.is_sequence(self.path):
+            self.truth = seven_scenes_truth(self.path)
+        self._rest = iter(iterate_frames(self.path))
+        self._first = list(islice(self._rest, self.window))
+        if not self._first:
+            raise ValueError(f"{self.path}: expected a film, got one without any frame")
+        height, width = self._first[0].rgb.shape[:2]
+        plan_resize(height, width, 112, 14, "width")  # refuses what no network could use
+        if len(self._first) < self.window:
+            self.frames = len(self._first)
+
+    def play(self, processes: RosProcesses, folder: Path, rate_hz: float | None) -> RosProcess:
+        rate = [] if rate_hz is None else ["--rate", str(rate_hz)]
+        player = processes.start("play", ["-", *PLAYER_OPTIONS, *rate], has_input=True)
+        threading.Thread(target=self._feed, args=(player,), daemon=True).start()
+        return player
+
+    def _feed(self, player: RosProcess) -> None:
+        """Write every frame to the player; it takes them no faster than it plays."""
+        stream = player.process.stdin
+        if stream is None:  # started with has_input
+            raise AssertionError("a player without stdin")
+        try:
+            with stream:
+                for frame in chain(self._first, self._rest):
+                    self._keep(frame)
+                    stream.write(frame_header(frame) + np.ascontiguousarray(frame.rgb).tobytes())
+                    stream.flush()
+        except BrokenPipeError:
+            pass  # the player ended; whoever watches it says why
+        except (OSError, ValueError) as error:
+            self.fault = error
+
+    def _keep(self, frame: VideoFrame) -> None:
+        height, width = frame.rgb.shape[:2]
+        factor = min(1.0, THUMBNAIL_PX / width)
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        small = cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA)
+        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        done, coded = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), quality)
+        if done:
+            self._small[frame.stamp_ns] = coded.tobytes()
+
+    def image(self, stamp_ns: int) -> NDArray[np.uint8]:
+        coded = np.frombuffer(self._small[stamp_ns], np.uint8)
+        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        if image is None:  # we coded it
+            raise AssertionError(f"thumbnail of {stamp_ns} cannot be read")
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def questions(self, stamps_ns: Sequence[int]) -> tuple[AskedQuestion, ...]:
+        return tuple(AskedQuestion(text, None) for text in self.asked or GENERAL_QUESTIONS)
+
+
+def frame_header(frame: VideoFrame) -> bytes:
+    """Return the line that tells the player what bytes follow."""
+    height, width = frame.rgb.shape[:2]
+    content = {
+        "stamp_ns": int(frame.stamp_ns),
+        "height": height,
+        "width": width,
+        "frame_id": frame.frame_id,
+        "K": None if frame.K is None else np.asarray(frame.K, float).ravel().tolist(),
+    }
+    return json.dumps(content).encode() + b"\n"
+
+
+def seven_scenes_truth(folder: Path) -> Truth:
+    """Read depth and poses of a 7-Scenes folder; its world is not upright and has no boxes."""
+    sequence = seven_scenes.load_sequence(folder)
+    return Truth(
+        stamps_ns=sequence.frames.stamps_ns,
+        images=sequence.frames.images,
+        depth=sequence.depth,
+        K=sequence.frames.K,
+        T_truth_camera=sequence.T_world_camera,
+        is_upright=False,
+    )
