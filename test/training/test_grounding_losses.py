@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from vidllm_ros.network.grounding import BoxLayer
 from vidllm_ros.training import grounding_losses as g
 
 
@@ -23,6 +24,15 @@ def boxes(count: int, seed: int) -> g.BoxTargets:
         rotation=torch.stack([turn(0.3 * i) for i in range(count)]) if count else torch.zeros(0, 3, 3),
         object_ids=tuple(range(10, 10 + count)),
         labels=torch.zeros(count, dtype=torch.long),
+    )
+
+
+def layer(target: g.BoxTargets, logits: torch.Tensor, batch: int = 1) -> BoxLayer:
+    return BoxLayer(
+        target.center.expand(batch, -1, -1),
+        target.size.log().expand(batch, -1, -1),
+        target.rotation.expand(batch, -1, -1, -1),
+        logits,
     )
 
 
@@ -60,9 +70,8 @@ def test_diou_lives_in_the_targets_axes():
 def test_pairing_is_the_best_of_all_pairings():
     target, guess = boxes(3, 0), boxes(5, 1)
     weights = g.GroundingWeights(size=0.0, rotation=0.0, diou=0.0, objectness=0.0, center=1.0)
-    queries, objects = g.pair_queries(
-        guess.center, guess.size, guess.rotation, torch.zeros(5), target, weights
-    )
+    real = torch.ones(5, dtype=torch.bool)
+    queries, objects = g.pair_queries(layer(guess, torch.zeros(1, 5)), 0, real, target, weights)
     distance = torch.cdist(guess.center, target.center)
     best = min(
         permutations(range(5), 3), key=lambda q: sum(distance[q[i], i].item() for i in range(3))
@@ -72,8 +81,9 @@ def test_pairing_is_the_best_of_all_pairings():
 
 def test_repeats_give_every_object_several_queries():
     target, guess = boxes(2, 0), boxes(9, 1)
+    real = torch.ones(9, dtype=torch.bool)
     queries, objects = g.pair_queries(
-        guess.center, guess.size, guess.rotation, torch.zeros(9), target, g.GroundingWeights(), 3
+        layer(guess, torch.zeros(1, 9)), 0, real, target, g.GroundingWeights(), 3
     )
     assert len(set(queries.tolist())) == 6
     assert sorted(objects.tolist()) == [0, 0, 0, 1, 1, 1]
@@ -83,10 +93,8 @@ def test_true_boxes_cost_only_objectness_and_empty_scenes_nothing_else():
     target = boxes(3, 0)
     logits = torch.full((2, 3), 12.0)
     losses, pairs = g.box_losses(
-        torch.stack([target.center, target.center]),
-        torch.stack([target.size, target.size]),
-        torch.stack([target.rotation, target.rotation]),
-        logits,
+        layer(target, logits, 2),
+        torch.ones(2, 3, dtype=torch.bool),
         [target, boxes(0, 0)],
         g.GroundingWeights(),
     )
@@ -95,6 +103,16 @@ def test_true_boxes_cost_only_objectness_and_empty_scenes_nothing_else():
     assert losses.objectness.item() == pytest.approx(6.0, rel=1e-3)  # half of them are wrong
     assert pairs[0][0].tolist() == [0, 1, 2]
     assert len(pairs[1][0]) == 0
+
+
+def test_padded_queries_are_never_paired_and_cost_nothing():
+    target = boxes(2, 0)
+    logits = torch.tensor([[-1e4, 12.0, 12.0]])
+    padded = boxes(3, 0)  # its first query is the true box of the first object
+    mask = torch.tensor([[False, True, True]])
+    losses, pairs = g.box_losses(layer(padded, logits), mask, [target], g.GroundingWeights())
+    assert sorted(pairs[0][0].tolist()) == [1, 2]
+    assert losses.objectness.item() < 1e-3
 
 
 def test_match_targets_know_none_one_and_many():

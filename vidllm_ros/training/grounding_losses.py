@@ -17,6 +17,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
+from vidllm_ros.network.grounding import BoxLayer
+
 MIN_SIZE_M = 0.02
 
 
@@ -130,10 +132,9 @@ def diou(
 
 @torch.no_grad()
 def pair_queries(
-    center: Tensor,
-    size: Tensor,
-    rotation: Tensor,
-    objectness: Tensor,
+    layer: BoxLayer,
+    scene: int,
+    real: Tensor,
     target: BoxTargets,
     weights: GroundingWeights,
     repeats: int = 1,
@@ -141,45 +142,42 @@ def pair_queries(
     """Pair queries with objects at least total cost; each object gets `repeats` queries.
 
     Args:
-        center, size: (Q, 3), m.
-        rotation: (Q, 3, 3).
-        objectness: logits, (Q,).
+        layer: boxes of a batch.
+        scene: which of them.
+        real: which queries are not padding, (Q,); others are never paired.
         target: G objects.
         weights: of the cost's terms.
         repeats: 1 is the one-to-one pairing; more speeds up early learning of inner layers.
     Returns:
         indices of queries and of objects, equal length.
     """
-    distance = torch.cdist(center.float(), target.center)
-    log_size = size.float().clamp(min=MIN_SIZE_M).log()[:, None]
+    center, size = layer.center[scene].float(), layer.size[scene].float()
+    distance = torch.cdist(center, target.center)
+    log_size = layer.log_size[scene].float()[:, None]
     log_ratio = (log_size - target.size.clamp(min=MIN_SIZE_M).log()[None]).abs().mean(-1)
-    turn = (rotation.float()[:, None] - target.rotation[None]).abs().mean(dim=(-1, -2))
+    rotation = layer.rotation[scene].float()[:, None]
+    turn = (rotation - target.rotation[None]).abs().mean(dim=(-1, -2))
     overlap = diou(
-        center.float()[:, None],
-        size.float()[:, None],
-        target.center[None],
-        target.size[None],
-        target.rotation[None],
+        center[:, None], size[:, None], target.center[None], target.size[None], target.rotation[None]
     )
     cost = (
         weights.center * distance
         + weights.size * log_ratio
         + weights.rotation * turn
         - weights.diou * overlap
-        - weights.objectness * objectness.float().sigmoid()[:, None]
+        - weights.objectness * layer.objectness_logits[scene].float().sigmoid()[:, None]
     )
-    table = np.nan_to_num(np.tile(cost.cpu().numpy(), (1, repeats)), nan=1e6, posinf=1e6)
+    available = real.nonzero()[:, 0]
+    table = np.tile(cost[available].cpu().numpy(), (1, repeats))
+    table = np.nan_to_num(table, nan=1e6, posinf=1e6)
     queries, columns = linear_sum_assignment(table)
-    objects = columns % max(len(target), 1)
-    device = center.device
-    return torch.as_tensor(queries, device=device), torch.as_tensor(objects, device=device)
+    objects = torch.as_tensor(columns % max(len(target), 1), device=center.device)
+    return available[torch.as_tensor(queries, device=center.device)], objects
 
 
 def box_losses(
-    center: Tensor,
-    size: Tensor,
-    rotation: Tensor,
-    objectness: Tensor,
+    layer: BoxLayer,
+    mask: Tensor,
     targets: Sequence[BoxTargets],
     weights: GroundingWeights,
     repeats: int = 1,
@@ -187,38 +185,36 @@ def box_losses(
     """Losses of one decoder layer over a batch, and who was paired with whom.
 
     Args:
-        center, size: (B, Q, 3), m.
-        rotation: (B, Q, 3, 3).
-        objectness: logits, (B, Q).
+        layer: what it says, Q queries a scene.
+        mask: which queries are real, (B, Q).
         targets: one a scene; a scene may have none.
         weights: of the pairing.
         repeats: queries an object.
     """
     pairs = [
-        pair_queries(center[i], size[i], rotation[i], objectness[i], target, weights, repeats)
+        pair_queries(layer, i, mask[i], target, weights, repeats)
         for i, target in enumerate(targets)
     ]
-    batch_index = torch.cat([torch.full_like(q, i) for i, (q, _) in enumerate(pairs)])
-    query_index = torch.cat([q for q, _ in pairs])
-    present = torch.zeros_like(objectness, dtype=torch.float32)
-    present[batch_index, query_index] = 1.0
-    seen = functional.binary_cross_entropy_with_logits(objectness.float(), present)
-    if len(query_index) == 0:
-        zero = center.sum() * 0.0
+    scenes = torch.cat([torch.full_like(q, i) for i, (q, _) in enumerate(pairs)])
+    queries = torch.cat([q for q, _ in pairs])
+    logits = layer.objectness_logits.float()
+    present = torch.zeros_like(logits)
+    present[scenes, queries] = 1.0
+    seen = functional.binary_cross_entropy_with_logits(logits[mask], present[mask])
+    if len(queries) == 0:
+        zero = layer.center.sum() * 0.0
         return BoxLosses(zero, zero, zero, zero, seen), pairs
-    ours_center = center[batch_index, query_index].float()
-    ours_size = size[batch_index, query_index].float()
-    ours_rotation = rotation[batch_index, query_index].float()
+    center = layer.center[scenes, queries].float()
+    log_size = layer.log_size[scenes, queries].float()
+    rotation = layer.rotation[scenes, queries].float()
     true_center = torch.cat([t.center[o] for t, (_, o) in zip(targets, pairs, strict=True)])
     true_size = torch.cat([t.size[o] for t, (_, o) in zip(targets, pairs, strict=True)])
     true_rotation = torch.cat([t.rotation[o] for t, (_, o) in zip(targets, pairs, strict=True)])
-    log_ours = ours_size.clamp(min=MIN_SIZE_M).log()
-    log_true = true_size.clamp(min=MIN_SIZE_M).log()
-    overlap = diou(ours_center, ours_size, true_center, true_size, true_rotation)
+    overlap = diou(center, log_size.exp(), true_center, true_size, true_rotation)
     losses = BoxLosses(
-        center=(ours_center - true_center).abs().sum(-1).mean(),
-        size=(log_ours - log_true).abs().mean(),
-        rotation=(ours_rotation - true_rotation).abs().mean(),
+        center=(center - true_center).abs().sum(-1).mean(),
+        size=(log_size - true_size.clamp(min=MIN_SIZE_M).log()).abs().mean(),
+        rotation=(rotation - true_rotation).abs().mean(),
         diou=(1.0 - overlap).mean(),
         objectness=seen,
     )

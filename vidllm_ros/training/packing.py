@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many short segments after one scene: tokenise, concatenate, remember who is who.
+"""Which sentences follow a scene, and what their <loc> and <box> tokens stand for.
 
-A question costs its own tokens only, since the scene's tokens are shared by all segments of the row
-(the block mask is the network's). Captions hold <box>, phrases end in <loc>; both places are
-remembered. Next: stages.py.
+The network lays segments out (network/text_packing.py); here a token budget is kept, and the
+objects behind every phrase and caption are remembered in the order of their tokens.
+Next: stages.py.
 """
 
 from __future__ import annotations
@@ -12,98 +12,49 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from vidllm_ros.data.loader import IGNORED, Sentence
+from vidllm_ros.data.loader import Sentence
+from vidllm_ros.network.text_packing import PackedText, Segment, encode, pack_segments
 
 
 @dataclass(frozen=True)
-class PackedText:
-    """Segments of B scenes in rows of L tokens.
+class SpokenScenes:
+    """The packed text of B scenes and its meaning.
 
     Attributes:
-        ids: (B, L); padding at the end.
-        segments: which segment a token belongs to, from 0; -1 is padding, (B, L).
-        targets: the token itself where it is to be learnt, -100 elsewhere, (B, L).
-        loc: position of each phrase's <loc>, (B, R); -1 is padding.
-        phrases: per scene, per phrase, the ids of its objects.
-        boxes: (scene, position, object id) of every <box>.
-        families: per scene, the family of every segment.
+        text: as the network takes it.
+        phrases: per scene, the object ids of every <loc>, in order.
+        boxes: per scene, the object id of every <box>, in order.
     """
 
-    ids: Tensor
-    segments: Tensor
-    targets: Tensor
-    loc: Tensor
+    text: PackedText
     phrases: tuple[tuple[tuple[int, ...], ...], ...]
-    boxes: tuple[tuple[int, int, int], ...]
-    families: tuple[tuple[str, ...], ...]
+    boxes: tuple[tuple[int, ...], ...]
 
-    def to(self, device: torch.device) -> PackedText:
-        return PackedText(
-            self.ids.to(device),
-            self.segments.to(device),
-            self.targets.to(device),
-            self.loc.to(device),
-            self.phrases,
-            self.boxes,
-            self.families,
-        )
+    def to(self, device: torch.device) -> SpokenScenes:
+        return SpokenScenes(self.text.to(device), self.phrases, self.boxes)
 
 
-@dataclass
-class Row:
-    """One scene's pack while it grows."""
-
-    ids: list[int]
-    segments: list[int]
-    targets: list[int]
-    loc: list[int]
-    phrases: list[tuple[int, ...]]
-    boxes: list[tuple[int, int]]
-    families: list[str]
-
-
-def pack_row(
+def choose_sentences(
     tokenizer: PreTrainedTokenizerBase,
     sentences: Sequence[Sentence],
-    max_tokens: int,
     known: frozenset[int],
-) -> Row:
-    """Append segments until one no longer fits; shorter ones behind it may still.
+    max_tokens: int,
+) -> list[Sentence]:
+    """Keep sentences in order while they fit; shorter ones behind one that does not still may.
 
-    Args:
-        tokenizer: has <eos>, <loc> and <box>.
-        sentences: in the order they are to be packed.
-        max_tokens: of the row.
-        known: objects there are boxes for; a caption of any other is left out.
+    A caption of an object there is no box for is left out.
     """
-    eos = int(tokenizer.eos_token_id)
-    loc_id = int(tokenizer.convert_tokens_to_ids("<loc>"))
-    box_id = int(tokenizer.convert_tokens_to_ids("<box>"))
-    row = Row([], [], [], [], [], [], [])
+    chosen, used = [], 0
     for sentence in sentences:
         if sentence.kind == "caption" and not set(sentence.object_ids) <= known:
             continue
-        prompt = tokenizer.encode(sentence.prompt, add_special_tokens=False)
-        answer: list[int] = []
-        if sentence.kind != "phrase":
-            answer = [*tokenizer.encode(sentence.answer, add_special_tokens=False), eos]
-        length = len(prompt) + len(answer)
-        if len(row.ids) + length > max_tokens:
-            continue
-        start, number = len(row.ids), len(row.families)
-        row.ids += prompt + answer
-        row.segments += [number] * length
-        row.targets += [IGNORED] * len(prompt) + answer
-        row.families.append(sentence.family)
-        if sentence.kind == "phrase":
-            row.loc.append(start + prompt.index(loc_id))
-            row.phrases.append(sentence.object_ids)
-        elif sentence.kind == "caption":
-            row.boxes.append((start + prompt.index(box_id), sentence.object_ids[0]))
-    return row
+        length = len(encode(tokenizer, sentence.prompt)) + len(encode(tokenizer, sentence.answer))
+        if used + length <= max_tokens:
+            chosen.append(sentence)
+            used += length
+    return chosen
 
 
 def pack_sentences(
@@ -111,7 +62,7 @@ def pack_sentences(
     sentences: Sequence[Sequence[Sentence]],
     known: Sequence[Sequence[int]],
     max_tokens: int,
-) -> PackedText:
+) -> SpokenScenes:
     """Pack the sentences of every scene of a batch.
 
     Args:
@@ -120,28 +71,16 @@ def pack_sentences(
         known: ids of the objects each scene has boxes for.
         max_tokens: longest row.
     """
-    rows = [
-        pack_row(tokenizer, said, max_tokens, frozenset(ids))
+    chosen = [
+        choose_sentences(tokenizer, said, frozenset(ids), max_tokens)
         for said, ids in zip(sentences, known, strict=True)
     ]
-    length = max(1, *(len(row.ids) for row in rows))
-    places = max(1, *(len(row.loc) for row in rows))
-    batch = len(rows)
-    ids = torch.full((batch, length), int(tokenizer.pad_token_id or 0))
-    segments = torch.full((batch, length), -1)
-    targets = torch.full((batch, length), IGNORED)
-    loc = torch.full((batch, places), -1)
-    for i, row in enumerate(rows):
-        ids[i, : len(row.ids)] = torch.tensor(row.ids, dtype=torch.long)
-        segments[i, : len(row.ids)] = torch.tensor(row.segments, dtype=torch.long)
-        targets[i, : len(row.ids)] = torch.tensor(row.targets, dtype=torch.long)
-        loc[i, : len(row.loc)] = torch.tensor(row.loc, dtype=torch.long)
-    return PackedText(
-        ids=ids,
-        segments=segments,
-        targets=targets,
-        loc=loc,
-        phrases=tuple(tuple(row.phrases) for row in rows),
-        boxes=tuple((i, at, name) for i, row in enumerate(rows) for at, name in row.boxes),
-        families=tuple(tuple(row.families) for row in rows),
+    segments = [
+        [Segment(s.prompt, None if s.kind == "phrase" else s.answer) for s in said]
+        for said in chosen
+    ]
+    return SpokenScenes(
+        pack_segments(tokenizer, segments),
+        tuple(tuple(s.object_ids for s in said if s.kind == "phrase") for said in chosen),
+        tuple(tuple(s.object_ids[0] for s in said if s.kind == "caption") for said in chosen),
     )

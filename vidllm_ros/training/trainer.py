@@ -188,6 +188,7 @@ class Trainer:
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             pin_memory=self.accelerator.device.type == "cuda",
+            generator=torch.Generator(),  # else every start would draw from the run's own
         )
 
     def _loop(self, last: int, writer: SummaryWriter, bar: Progress, task: TaskID) -> None:

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vidllm train`: a recipe in, a run's folder out; again to go on; `--export` to ship it.
+
+A run's folder holds the recipe, the tokenizer, the newest checkpoint and the logs. Stopping it with
+Ctrl-C or SIGTERM saves first. Next: training/build.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidllm_ros.cli.command import note, run_command
+
+COMMANDS_FILE = "commands.json"
+
+
+def train(
+    config: Annotated[Path, typer.Option(help="Recipe, a file of config/train/.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; an unfinished one goes on.")],
+    export: Annotated[
+        Path | None, typer.Option(help="Write the averaged weights here when done.")
+    ] = None,
+    export_only: Annotated[
+        bool, typer.Option(help="Write what the newest checkpoint holds and do not train.")
+    ] = False,
+    steps: Annotated[int, typer.Option(help="Stop after this many more steps; 0: do not.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option(help="report.json of vidllm evaluate, for the model's card.")
+    ] = None,
+) -> None:
+    """Train the network after a recipe, or go on where a run stopped."""
+    from vidllm_ros.training.recipe import load_recipe
+
+    recipe = load_recipe(config)
+    if export_only and export is None:
+        raise ValueError("export-only: expected --export FOLDER beside it, got none")
+    if not export_only:
+        from vidllm_ros.training.build import build_trainer
+
+        trainer = build_trainer(recipe, out)
+        remember_command(out, "train", f"vidllm train {shlex.join(sys.argv[2:])}")
+        if trainer.load():
+            note(f"goes on from step {trainer.state.step}")
+        state = trainer.run(steps or None)
+        note(f"step {state.step}, {state.scenes} scenes, {state.seconds / 60:.1f} minutes")
+    if export is not None:
+        ship(out, export, report)
+
+
+def ship(run: Path, target: Path, report: Path | None) -> None:
+    """Export the newest checkpoint of a run; with a report, write the card too."""
+    from vidllm_ros.training.export import check_size, export_model
+    from vidllm_ros.training.model_card import count_parameters, write_card
+
+    export_model(run, target)
+    size = check_size(target)
+    note(f"{target}: {size / 1e6:.1f} MB")
+    if report is not None:
+        note(str(write_card(target, report, count_parameters(target), size)))
+
+
+def remember_command(run: Path, name: str, command: str) -> None:
+    """Keep what was typed beside the run, for the card."""
+    path = run / COMMANDS_FILE
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    known.setdefault(name, command)
+    path.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(train, "train", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checkpoint to a folder people can use: averaged weights in bfloat16, and a card.
+
+The point head is left out (depth and poses give the points), as are the heads that only taught. The
+card's numbers are filled in from report.json by `write_card`, never by hand. Next: model_card.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.training.build import MODEL_FOLDER
+from vidllm_ros.training.trainer import CHECKPOINT
+
+SHARD_SIZE = "14MB"
+MAX_TOTAL_BYTES = 24_000_000
+EXPORT_FACTS = "training.json"
+
+
+def export_model(run: str | Path, out: str | Path) -> Path:
+    """Write the averaged weights of a run's newest checkpoint as a model folder.
+
+    Args:
+        run: folder of the run.
+        out: folder to fill; files in it that are not the model's (a card) stay.
+    Returns:
+        the folder.
+    """
+    home, target = Path(run), Path(out)
+    source = home / CHECKPOINT
+    if not source.is_file():
+        raise FileNotFoundError(
+            f"out: expected a run's folder with {CHECKPOINT}, got {home}; has it saved one yet?"
+        )
+    saved = torch.load(source, map_location="cpu", weights_only=False)
+    config = VidLLMConfig.from_pretrained(home / MODEL_FOLDER)
+    config.point_head = False
+    model = VidLLM(config)
+    weights = saved["average"]["weights"] if saved["average"] else model_part(saved["stage"])
+    kept = {name: value for name, value in weights.items() if not name.startswith("point_head.")}
+    model.load_state_dict(kept)
+    model.language.attach_tokenizer(
+        PreTrainedTokenizerFast.from_pretrained(home / MODEL_FOLDER)
+    )
+    model = model.to(torch.bfloat16)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as beside:
+        model.save_pretrained(beside, max_shard_size=SHARD_SIZE)
+        described = json.dumps(facts(home, saved), indent=1) + "\n"
+        (Path(beside) / EXPORT_FACTS).write_text(described)
+        replace_files(Path(beside), target)
+    return target
+
+
+def model_part(stage: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of the network among those of its stage."""
+    prefix = "model."
+    return {name[len(prefix) :]: v for name, v in stage.items() if name.startswith(prefix)}
+
+
+def facts(home: Path, saved: dict[str, Any]) -> dict[str, Any]:
+    """What the card says about the run: its recipe, how far it came, how long it took, on what."""
+    state, recipe = saved["state"], saved["recipe"]
+    commands = home / "commands.json"
+    folder = recipe["data"]["folder"]
+    return {
+        "recipe": recipe,
+        "steps": state["step"],
+        "scenes": state["scenes"],
+        "minutes": round(state["seconds"] / 60.0, 1),
+        "rooms": len(list(Path(folder).glob("*.npz"))) if folder else recipe["data"]["rooms"],
+        "hardware": hardware(),
+        "losses": {name: round(value, 4) for name, value in sorted(state["smooth"].items())},
+        "commands": json.loads(commands.read_text()) if commands.is_file() else {},
+    }
+
+
+def hardware() -> str:
+    """The machine in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    names = {
+        line.split(":", 1)[1].strip()
+        for line in (cpuinfo.read_text().splitlines() if cpuinfo.is_file() else [])
+        if line.startswith("model name")
+    }
+    model = ", ".join(sorted(names)) or platform.processor() or platform.machine()
+    return f"{os.cpu_count()} CPU cores ({model}), no GPU"
+
+
+def replace_files(source: Path, target: Path) -> None:
+    """Move the files of `source` into `target`, each in one step, and drop shards of before."""
+    target.mkdir(parents=True, exist_ok=True)
+    fresh = {file.name for file in source.iterdir()}
+    for file in sorted(source.iterdir()):
+        file.chmod(0o644)
+        os.replace(file, target / file.name)
+    for old in target.glob("model*.safetensors*"):
+        if old.name not in fresh:
+            old.unlink()
+
+
+def check_size(folder: str | Path) -> int:
+    """Return the folder's bytes.
+
+    Raises:
+        ValueError: there are more than a repository should carry.
+    """
+    total = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    if total > MAX_TOTAL_BYTES:
+        raise ValueError(
+            f"model: expected at most {MAX_TOTAL_BYTES} bytes in {folder}, got {total}; "
+            "export in bfloat16, or shrink the network"
+        )
+    return total

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one step learns: the joint stage (eq. 8-9, language, grounding) and the distilling one (eq. 5).
+
+A stage is a module holding the network and the heads that are thrown away afterwards; its forward
+takes a batch and the run's progress and returns the loss with its terms. The gradient runs one way:
+language and grounding see detached geometry. Next: trainer.py, which drives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vidllm_ros.data.loader import IGNORED, SceneBatch
+from vidllm_ros.network.camera_head import decode_pose, encode_pose
+from vidllm_ros.network.scale_alignment import align_scale, confidence_weights
+from vidllm_ros.network.vidllm import GeometryOutput, VidLLM
+from vidllm_ros.training import grounding_losses as grounding
+from vidllm_ros.training import losses
+from vidllm_ros.training.distillation import OracleTeacher, TeacherHeads
+from vidllm_ros.network.patches3d import ScenePatches
+from vidllm_ros.training.packing import SpokenScenes, pack_sentences
+from vidllm_ros.training.recipe import Recipe
+from vidllm_ros.training.trainer import StageOutput
+
+PADDED_LOGIT = -30.0
+
+
+@dataclass(frozen=True)
+class SceneGeometry:
+    """The geometry that lifts semantic patches to 3D, detached (eq. 3).
+
+    Attributes:
+        depth: (B, S, H, W), m.
+        valid: (B, S, H, W).
+        K: (B, S, 3, 3), px.
+        T_world_camera: (B, S, 4, 4), m.
+    """
+
+    depth: Tensor
+    valid: Tensor
+    K: Tensor
+    T_world_camera: Tensor
+
+
+class Terms:
+    """Weighted sum of losses that remembers each."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.total = like.new_zeros((), dtype=torch.float32)
+        self.values: dict[str, float] = {}
+
+    def add(self, name: str, loss: Tensor, weight: float = 1.0) -> None:
+        if weight:
+            self.total = self.total + weight * loss
+            self.values[name] = float(loss.detach())
+
+
+def own_geometry_share(progress: float, recipe: Recipe) -> float:
+    """Probability that patches are lifted by the network's own geometry at this progress."""
+    start, end = recipe.own_geometry
+    if progress < start:
+        return 0.0
+    rise = 1.0 if end <= start else min((progress - start) / (end - start), 1.0)
+    return rise * recipe.own_geometry_share
+
+
+def reconstruction_losses(
+    terms: Terms, output: GeometryOutput, batch: SceneBatch, recipe: Recipe, dense: Tensor
+) -> None:
+    """Add camera, depth, point and metric losses (eq. 8, 9).
+
+    Args:
+        terms: where they go.
+        output: of the reconstruction branch; dense maps cover the frames of `dense` only.
+        batch: truth.
+        recipe: weights.
+        dense: indices of those frames, (F,).
+    """
+    weights = recipe.losses
+    height, width = batch.images.shape[-2:]
+    relative = losses.normalise_scene(batch.depth, batch.valid, batch.K, batch.T_world_camera)
+    T_camera_world = torch.linalg.inv(batch.T_world_camera)
+    T_camera_world = torch.cat(
+        [
+            torch.cat([T_camera_world[..., :3, :3], relative.translation[..., None]], dim=-1),
+            T_camera_world[..., 3:, :],
+        ],
+        dim=-2,
+    )
+    target = encode_pose(T_camera_world, batch.K, height, width)
+    terms.add("camera", losses.camera_loss(output.pose_encodings, target), weights.camera)
+    valid = batch.valid[:, dense]
+    depth = losses.depth_loss(
+        output.depth_rel, output.depth_confidence, relative.depth[:, dense], valid
+    )
+    terms.add("depth", depth, weights.depth)
+    if output.points is not None and output.points_confidence is not None:
+        points = losses.point_loss(
+            output.points, output.points_confidence, relative.pointmap_world[:, dense], valid
+        )
+        terms.add("points", points, weights.points)
+    form = losses.metric_depth_loss if weights.metric_form == "eq9" else losses.silog_loss
+    metric_truth = batch.depth[:, dense]
+    terms.add("metric", form(output.metric_depth, metric_truth, valid), weights.metric)
+    with torch.no_grad():
+        error = (output.metric_depth - metric_truth).abs() / metric_truth.clamp(min=1e-3)
+        terms.values["metric_absrel"] = float(losses.masked_mean(error, valid))
+        last = output.pose_encodings[-1]
+        turn = (last[..., 3:7] - target[..., 3:7]).abs().mean()
+        terms.values["pose_rotation"] = float(turn)
+
+
+@torch.no_grad()
+def own_geometry(output: GeometryOutput, model: VidLLM, size: tuple[int, int]) -> SceneGeometry:
+    """Read metric depth and poses from the network's own outputs, as `reconstruct` does.
+
+    Args:
+        output: with dense maps of every frame.
+        model: for its scale alignment.
+        size: (H, W), px.
+    """
+    T_camera_world, K = decode_pose(output.pose_encodings[-1].float(), *size)
+    T_world_camera = torch.linalg.inv(T_camera_world)
+    T_world_camera = torch.linalg.inv(T_world_camera[:, :1]) @ T_world_camera
+    depth_rel = output.depth_rel.float()
+    valid = torch.isfinite(depth_rel) & (depth_rel > 0)
+    weight = confidence_weights(output.depth_confidence.float())
+    config = model.config
+    scales = [
+        align_scale(
+            depth_rel[i],
+            output.metric_depth[i].float(),
+            weight[i],
+            valid[i],
+            frames=config.scale_frames,
+            seed=config.scale_seed,
+            mode=config.scale_alignment,
+        ).scale
+        for i in range(len(depth_rel))
+    ]
+    scale = torch.stack(scales)
+    T_world_camera = T_world_camera.clone()
+    T_world_camera[..., :3, 3] *= scale[:, None, None]
+    return SceneGeometry(depth_rel * scale[:, None, None, None], valid, K, T_world_camera)
+
+
+def box_targets(batch: SceneBatch) -> list[grounding.BoxTargets]:
+    """Objects of every scene with their yaw made canonical."""
+    targets = []
+    for boxes in batch.boxes:
+        rotation, size = grounding.canonical_yaw(boxes.rotation, boxes.size)
+        target = grounding.BoxTargets(
+            boxes.center, size, rotation, boxes.object_ids, boxes.labels
+        )
+        targets.append(target.to(batch.images.device))
+    return targets
+
+
+class JointStage(nn.Module):
+    """All of the network at once: the paper's stage 2, or a single-stage run.
+
+    Args:
+        model: the network; what is shipped.
+        recipe: weights and switches.
+        colors: number of colour words the oracle teacher asks for; 0 leaves the oracle out.
+        labels: number of classes it asks for.
+    """
+
+    def __init__(self, model: VidLLM, recipe: Recipe, labels: int, colors: int) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.oracle = OracleTeacher(model.config.width, labels, colors) if colors else None
+
+    def forward(self, batch: SceneBatch, progress: float) -> StageOutput:
+        """Return the weighted loss and its terms.
+
+        Args:
+            batch: on the network's device.
+            progress: 0 to 1; decides how often the network's own geometry lifts the patches.
+        """
+        weights = self.recipe.losses
+        is_own = bool(torch.rand(()) < own_geometry_share(progress, self.recipe))
+        frames = batch.images.shape[1]
+        dense = torch.arange(frames) if is_own else batch.dense_frames
+        dense = dense.to(batch.images.device)
+        output = self.model.geometry(batch.images, dense)
+        terms = Terms(batch.images)
+        reconstruction_losses(terms, output, batch, self.recipe, dense)
+        semantic = output.adapter.semantic
+        if self.oracle is not None:
+            label, color = self.oracle(semantic, batch.patch_labels, batch.patch_colors)
+            terms.add("oracle_label", label, weights.oracle_label)
+            terms.add("oracle_color", color, weights.oracle_color)
+        if weights.language or weights.grounding:
+            if is_own:
+                geometry = own_geometry(output, self.model, batch.images.shape[-2:])
+            else:
+                geometry = SceneGeometry(batch.depth, batch.valid, batch.K, batch.T_world_camera)
+            self._language(terms, semantic, geometry, batch)
+        return StageOutput(terms.total, terms.values, len(batch.scene_ids))
+
+    def _language(
+        self, terms: Terms, semantic: Tensor, geometry: SceneGeometry, batch: SceneBatch
+    ) -> None:
+        """Add language and grounding losses."""
+        weights = self.recipe.losses
+        scene = self.model.scene_tokens(
+            semantic, geometry.depth, geometry.K, geometry.T_world_camera, geometry.valid
+        )
+        targets = box_targets(batch)
+        spoken = pack_sentences(
+            self.model.language.tokenizer,
+            batch.sentences,
+            [target.object_ids for target in targets],
+            self.recipe.data.text_tokens,
+        ).to(semantic.device)
+        boxes = caption_boxes(self.model, scene, spoken, targets)
+        embeds = self.model.projector(scene.tokens)
+        read = self.model.language.packed_forward(embeds, scene.mask, spoken.text, boxes)
+        terms.add("language", language_loss(read.logits, spoken.text.labels), weights.language)
+        if weights.grounding:
+            loc_hidden = spoken.text.at_loc(read.hidden)
+            self._grounding(terms, scene, spoken, loc_hidden, targets)
+
+    def _grounding(
+        self,
+        terms: Terms,
+        scene: ScenePatches,
+        spoken: SpokenScenes,
+        loc_hidden: Tensor,
+        targets: list[grounding.BoxTargets],
+    ) -> None:
+        """Add box and phrase losses."""
+        weights = self.recipe.losses
+        boxes = weights.boxes
+        proposals = self.model.grounding.propose(scene.tokens, scene.positions, scene.mask)
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for number, layer in enumerate(proposals.layers):
+            is_last = layer is proposals.last
+            result, pairs = grounding.box_losses(
+                layer,
+                proposals.mask,
+                targets,
+                boxes,
+                1 if is_last else weights.match_repeats,
+            )
+            share = weights.grounding / len(proposals.layers)
+            terms.add(f"boxes_{number}", result.total(boxes), share)
+            terms.values["box_center"] = float(result.center.detach())
+            terms.values["box_diou"] = 1.0 - float(result.diou.detach())
+        logits = self.model.grounding.match(proposals.features, loc_hidden)
+        logits = logits.masked_fill(~proposals.mask[:, None], PADDED_LOGIT)
+        wanted, real = grounding.match_targets(
+            pairs, targets, spoken.phrases, tuple(logits.shape), logits.device
+        )
+        sigmoid, contrast = grounding.match_losses(logits, wanted, real)
+        terms.add("match", sigmoid, boxes.match * weights.grounding)
+        terms.add("contrast", contrast, boxes.contrast * weights.grounding)
+        with torch.no_grad():
+            named = real & (wanted.sum(-1) > 0)
+            if bool(named.any()):
+                best = logits[named].argmax(-1, keepdim=True)
+                hit = wanted[named].gather(-1, best)
+                terms.values["match_top1"] = float(hit.mean())
+
+
+def language_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of every token to be learnt, mean over them.
+
+    Args:
+        logits: (B, L, V).
+        labels: the token to be predicted at each place, -100 where none, (B, L).
+    """
+    truth = labels.flatten()
+    count = (truth != IGNORED).sum().clamp(min=1)
+    guess = logits.float().flatten(0, 1)
+    return functional.cross_entropy(guess, truth, ignore_index=IGNORED, reduction="sum") / count
+
+
+class DistilStage(nn.Module):
+    """Stage 1: encoder and adapter learn from frozen teachers (eq. 5).
+
+    Args:
+        model: the network; only its encoder and adapter move.
+        teachers: (geometry, semantic), each maps images (B, S, 3, H, W) to patch features (B, S, N,
+            channels) on the student's grid, or is None.
+        recipe: weights.
+        widths: channels of the two teachers, 0 where there is none.
+    """
+
+    def __init__(
+        self,
+        model: VidLLM,
+        teachers: tuple[nn.Module | None, nn.Module | None],
+        recipe: Recipe,
+        widths: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.heads = TeacherHeads(model.config.width, *widths)
+        self.geometry_teacher, self.semantic_teacher = teachers
+        for teacher in teachers:
+            if teacher is not None:
+                teacher.requires_grad_(False).eval()
+
+    def forward(self, batch: SceneBatch, progress: float) -> StageOutput:
+        weights = self.recipe.losses
+        adapted = self.model.adapter(self.model.encoder(batch.images).patch_tokens)
+        with torch.no_grad():
+            features = [
+                None if teacher is None else teacher(batch.images)
+                for teacher in (self.geometry_teacher, self.semantic_teacher)
+            ]
+        result = self.heads(adapted.geometry, adapted.semantic, features[0], features[1])
+        terms = Terms(batch.images)
+        terms.add("distil_geometry", result.geometry, weights.distil_geometry)
+        terms.add("distil_semantic", result.semantic, weights.distil_semantic)
+        terms.add("distil_structure", result.structure, weights.distil_structure)
+        return StageOutput(terms.total, terms.values, len(batch.scene_ids))
