@@ -165,7 +165,9 @@ def patch_majority(ids: NDArray[np.integer], patch_size: int, count: int) -> NDA
         .reshape(frames * rows * columns, -1)
     )
     offset = np.arange(len(cells))[:, None] * (count + 1)
-    table = np.bincount((cells.astype(np.int64) + 1 + offset).ravel(), minlength=len(cells) * (count + 1))
+    table = np.bincount(
+        (cells.astype(np.int64) + 1 + offset).ravel(), minlength=len(cells) * (count + 1)
+    )
     best = table.reshape(len(cells), count + 1).argmax(-1) - 1
     best[best < 0] = IGNORED
     return best.reshape(frames, rows * columns)
@@ -214,7 +216,13 @@ def build_sentences(
         for c in sample.captions
     ]
     answers = [
-        Sentence("answer", question_prompt(q.question), answer_text(q.answers[0]), q.object_ids, q.family)
+        Sentence(
+            "answer",
+            question_prompt(q.question),
+            answer_text(q.answers[0]),
+            q.object_ids,
+            q.family,
+        )
         for q in sample.questions
     ]
     answers += [
@@ -305,7 +313,15 @@ def batch_samples(
         )
     arrays = {
         name: torch.from_numpy(np.stack([scene[name] for scene in per_scene]))
-        for name in ("images", "depth", "valid", "K", "T_world_camera", "patch_labels", "patch_colors")
+        for name in (
+            "images",
+            "depth",
+            "valid",
+            "K",
+            "T_world_camera",
+            "patch_labels",
+            "patch_colors",
+        )
     }
     wanted = frames if settings.dense_frames <= 0 else min(settings.dense_frames, frames)
     dense = np.sort(rngs[0].choice(frames, size=wanted, replace=False))

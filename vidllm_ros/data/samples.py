@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A scene with its truth: frames, depth, poses, ids, objects, and what is said about them.
 
-Every data set of this project, rendered or real, ends as `SceneSample`; the trainer, the evaluation
-and the demo read nothing else. The world of a sample is the room's: z up, metres. Whoever wants the
-window's world (the first camera's optical frame) multiplies by the inverse of the first pose.
+Every data set of this project, rendered or real, ends as `SceneSample`; the trainer, the
+evaluation and the demo read nothing else. The world of a sample is the room's: z up, metres. Whoever
+wants the window's world (the first camera's optical frame) multiplies by the first pose's inverse.
 Next: synthrooms/scene.py, which makes samples from a seed.
 """
 
@@ -73,8 +73,8 @@ class Reference:
 
     Attributes:
         object_ids: the targets, none to many.
-        kind: "unique": one target, the only one of its class (ScanRefer); "multiple": one target among
-            several of its class (ScanRefer); "many": several targets; "none": no target
+        kind: "unique": one target, the only one of its class (ScanRefer); "multiple": one target
+            among several of its class (ScanRefer); "many": several targets; "none": no target
             (Multi3DRefer).
     """
 
@@ -131,7 +131,7 @@ class SceneSample:
         scene_id: name, unique in its data set.
         frames: the images with their intrinsics, S of them.
         depth: z along the optical axis, (S, H, W), m; NaN where invalid.
-        instance_ids: `SceneObject.object_id` of each pixel, (S, H, W); -1 for structure and clutter.
+        instance_ids: `SceneObject.object_id` of each pixel, (S, H, W); -1 where there is none.
         label_ids: index into `labels` of each pixel, (S, H, W); -1 where unknown.
         T_world_camera: poses in the z-up room, (S, 4, 4), m.
         objects: the things that are seen in these frames.
@@ -161,10 +161,10 @@ class SceneSample:
         known = {item.object_id for item in self.objects}
         if len(known) != len(self.objects):
             raise ValueError(f"objects: expected distinct ids in {self.scene_id}, got repeats")
-        said = [*self.questions, *self.references, *self.situations]
-        named = {i for item in said for i in item.object_ids} | {
-            caption.object_id for caption in self.captions
-        }
+        named = {caption.object_id for caption in self.captions}
+        named.update(*(item.object_ids for item in self.questions))
+        named.update(*(item.object_ids for item in self.references))
+        named.update(*(item.object_ids for item in self.situations))
         if not named <= known:
             raise ValueError(f"object_ids: {sorted(named - known)} are not among the objects")
 
