@@ -116,6 +116,11 @@ def grounding_prompt(phrase: str, template: Template = PLAIN) -> str:
     return template.grounding.format(phrase=clean_text(phrase))
 
 
+def box_prompt(phrase: str, template: Template = PLAIN) -> str:
+    """Return the question whose answer is one or more boxes of `format_box`."""
+    return question_prompt(f"What is the box of {clean_text(phrase)}?", template=template)
+
+
 def answer_text(answer: str) -> str:
     """Return the words to train on after a prompt: cleaned, with the space that separates them."""
     return " " + clean_text(answer)

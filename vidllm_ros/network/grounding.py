@@ -174,7 +174,7 @@ class GroundingLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(4))
         self.neighbour_attention = NeighbourAttention(dim, heads, neighbours)
         self.distance_attention = DistanceAttention(dim, heads)
-        self.mlp = Mlp(dim, 2 * dim)
+        self.mlp = Mlp(dim, dim)
         self.box = Mlp(dim, dim, 13)  # offset 3, log size 3, rotation 6, objectness 1
         nn.init.zeros_(self.box.fc2.weight)
         with torch.no_grad():

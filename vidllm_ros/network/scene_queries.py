@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a question to a scene is run: what is computed once a scene, and what once a question.
+
+A scene's prefix in the language model and its box proposals are computed at the first question and
+remembered while the scene lives, so that a question costs its own words only. Everything here runs
+without gradient. Next: language.py and grounding.py, which do the work.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidllm_ros import prompts
+from vidllm_ros.geometry.boxes import aabb_iou, aabb_of
+from vidllm_ros.geometry.transforms import matrix_from_quat_xyzw, quat_xyzw_from_matrix
+from vidllm_ros.network.box_features import BoxBatch
+from vidllm_ros.network.grounding import Proposals
+from vidllm_ros.network.language import LanguageOutput, ScenePrefix
+from vidllm_ros.network.text_packing import PackedText, Segment, pack_segments
+from vidllm_ros.structures import Answer, GroundedBox, SceneContext
+
+if TYPE_CHECKING:
+    from vidllm_ros.network.vidllm import VidLLM
+
+MAX_OVERLAP = 0.4
+EVIDENCE_BOXES = 4
+
+
+@dataclass(frozen=True)
+class SceneState:
+    """What a scene's questions share.
+
+    Attributes:
+        tokens, positions, mask: the scene as a batch of one, on the model's device.
+        prefix: keys and values of the language model.
+        proposals: boxes before any phrase; None where the scene has no token.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    mask: Tensor
+    prefix: ScenePrefix
+    proposals: Proposals | None
+
+
+class SceneCache:
+    """Remember the state of the scenes asked last, for as long as their context lives.
+
+    Keyed by identity: a `SceneContext` holds arrays and has no hash.
+    """
+
+    def __init__(self, capacity: int = 4) -> None:
+        self.capacity = capacity
+        self._states: OrderedDict[int, tuple[weakref.ref[SceneContext], SceneState]] = (
+            OrderedDict()
+        )
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def get(self, scene: SceneContext) -> SceneState | None:
+        entry = self._states.get(id(scene))
+        if entry is None or entry[0]() is not scene:
+            return None
+        self._states.move_to_end(id(scene))
+        return entry[1]
+
+    def put(self, scene: SceneContext, state: SceneState) -> None:
+        key = id(scene)
+        self._states[key] = (weakref.ref(scene, lambda _: self._states.pop(key, None)), state)
+        self._states.move_to_end(key)
+        while len(self._states) > self.capacity:
+            self._states.popitem(last=False)
+
+    def clear(self) -> None:
+        self._states.clear()
+
+
+def scene_state(model: VidLLM, scene: SceneContext) -> SceneState:
+    """Return what the scene's questions share, computing it at the first one."""
+    known = model._scenes.get(scene)
+    if known is not None:
+        return known
+    tokens = scene.tokens.to(model.device)[None]
+    positions = scene.positions.to(model.device, torch.float32)[None]
+    mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=model.device)
+    with model.autocast():
+        prefix = model.language.encode_scene(model.projector(tokens))
+        proposals = model.grounding.propose(tokens, positions, mask) if mask.any() else None
+    state = SceneState(tokens, positions, mask, prefix, proposals)
+    model._scenes.put(scene, state)
+    return state
+
+
+@torch.inference_mode()
+def answer(model: VidLLM, scene: SceneContext, question: str, max_new_tokens: int) -> Answer:
+    """Answer a question and name the objects it is about."""
+    state = scene_state(model, scene)
+    prompt = prompts.question_prompt(question, template=model.language.template)
+    with model.autocast():
+        said = model.language.generate(state.prefix, prompt, max_new_tokens)
+    boxes = ground(model, scene, question, None, EVIDENCE_BOXES)
+    names = _names(model, state, boxes)
+    named = tuple(replace(box, label=name) for box, name in zip(boxes, names, strict=True))
+    return Answer(said.text, said.confidence, named, scene.stamps_ns)
+
+
+@torch.inference_mode()
+def describe(model: VidLLM, scene: SceneContext, box: GroundedBox, max_new_tokens: int) -> Answer:
+    """Describe what is in a box."""
+    state = scene_state(model, scene)
+    with model.autocast():
+        embeds = None
+        if state.mask.any():
+            batch = _batch([box], model.device)
+            embeds = model.box_features.embeds(state.tokens, state.positions, state.mask, batch)
+        prompt = prompts.caption_prompt(template=model.language.template)
+        said = model.language.generate(state.prefix, prompt, max_new_tokens, embeds)
+    return Answer(said.text, said.confidence, (box,), scene.stamps_ns)
+
+
+@torch.inference_mode()
+def ground(
+    model: VidLLM, scene: SceneContext, phrase: str, threshold: float | None, max_boxes: int
+) -> tuple[GroundedBox, ...]:
+    """Find what a phrase names, best first."""
+    state = scene_state(model, scene)
+    if state.proposals is None:
+        return ()
+    scores = _proposal_scores(model, state, [phrase])[0]
+    label = prompts.clean_text(phrase)
+    return _pick(model, state.proposals, scores, [label] * len(scores), threshold, max_boxes)
+
+
+@torch.inference_mode()
+def detect(
+    model: VidLLM,
+    scene: SceneContext,
+    labels: Sequence[str] | None,
+    threshold: float | None,
+    max_boxes: int,
+) -> tuple[GroundedBox, ...]:
+    """Find every object of these labels; all labels run in one packed pass."""
+    names = list(model.config.label_vocabulary if labels is None else labels)
+    state = scene_state(model, scene)
+    if state.proposals is None or not names:
+        return ()
+    scores = _proposal_scores(model, state, names)  # (V, Q)
+    best = scores.argmax(axis=0)
+    chosen = [names[index] for index in best]
+    return _pick(model, state.proposals, scores.max(axis=0), chosen, threshold, max_boxes)
+
+
+@torch.inference_mode()
+def score_boxes(
+    model: VidLLM, scene: SceneContext, boxes: Sequence[GroundedBox], phrase: str
+) -> NDArray[np.float32]:
+    """Say how well a phrase fits each given box, (R,), 0 to 1."""
+    state = scene_state(model, scene)
+    if not boxes or not state.mask.any():
+        return np.zeros(len(boxes), np.float32)
+    return _given_scores(model, state, boxes, [phrase])[0]
+
+
+@torch.inference_mode()
+def ground_in_words(model: VidLLM, scene: SceneContext, phrase: str) -> tuple[GroundedBox, ...]:
+    """Let the language model write boxes and read them back; their score is its confidence."""
+    state = scene_state(model, scene)
+    prompt = prompts.box_prompt(phrase, template=model.language.template)
+    with model.autocast():
+        said = model.language.generate(state.prefix, prompt, 64)
+    return tuple(
+        GroundedBox(
+            label=prompts.clean_text(phrase),
+            score=said.confidence,
+            center=np.array(box.center),
+            size=np.array(box.size),
+        )
+        for box in prompts.parse_boxes(said.text)
+    )
+
+
+def _phrases(
+    model: VidLLM, state: SceneState, phrases: Sequence[str]
+) -> tuple[PackedText, LanguageOutput]:
+    template = model.language.template
+    segments = [Segment(prompts.grounding_prompt(phrase, template)) for phrase in phrases]
+    text = pack_segments(model.language.tokenizer, [segments]).to(model.device)
+    return text, model.language.packed_cached(state.prefix, text)
+
+
+def _proposal_scores(
+    model: VidLLM, state: SceneState, phrases: Sequence[str]
+) -> NDArray[np.float32]:
+    """Probability that a proposal is an object and the phrase names it, (R, Q)."""
+    assert state.proposals is not None
+    with model.autocast():
+        text, said = _phrases(model, state, phrases)
+        logits = model.grounding.match(state.proposals.features, text.at_loc(said.hidden))
+    scores = logits[0].sigmoid() * state.proposals.last.objectness_logits[0].sigmoid()
+    return np.asarray(scores.float().cpu().numpy(), np.float32)
+
+
+def _given_scores(
+    model: VidLLM, state: SceneState, boxes: Sequence[GroundedBox], phrases: Sequence[str]
+) -> NDArray[np.float32]:
+    """Probability that each phrase names each given box, (R, boxes)."""
+    with model.autocast():
+        text, said = _phrases(model, state, phrases)
+        features = model.box_features.features(
+            state.tokens, state.positions, state.mask, _batch(boxes, model.device)
+        )
+        logits = model.grounding.match(features, text.at_loc(said.hidden))
+    return np.asarray(logits[0].sigmoid().float().cpu().numpy(), np.float32)
+
+
+def _names(model: VidLLM, state: SceneState, boxes: Sequence[GroundedBox]) -> list[str]:
+    """Name boxes by the vocabulary; as they are where there is none."""
+    names = list(model.config.label_vocabulary)
+    if not boxes or not names:
+        return [box.label for box in boxes]
+    best = _given_scores(model, state, boxes, names).argmax(axis=0)
+    return [names[index] for index in best]
+
+
+def _batch(boxes: Sequence[GroundedBox], device: torch.device) -> BoxBatch:
+    def stack(rows: list[Any]) -> Tensor:
+        return torch.tensor(np.stack(rows), dtype=torch.float32, device=device)[None]
+
+    return BoxBatch(
+        stack([box.center for box in boxes]),
+        stack([box.size for box in boxes]),
+        stack([matrix_from_quat_xyzw(box.quat_xyzw) for box in boxes]),
+    )
+
+
+def _pick(
+    model: VidLLM,
+    proposals: Proposals,
+    scores: NDArray[np.float32],
+    labels: Sequence[str],
+    threshold: float | None,
+    max_boxes: int,
+) -> tuple[GroundedBox, ...]:
+    """Threshold, sort and suppress overlapping boxes (axis-aligned IoU)."""
+    least = model.config.grounding_threshold if threshold is None else threshold
+    last = proposals.last
+    centers, sizes, rotations = (
+        value[0].double().cpu().numpy() for value in (last.center, last.size, last.rotation)
+    )
+    real = proposals.mask[0].cpu().numpy()
+    kept: list[GroundedBox] = []
+    bounds: list[NDArray[np.float64]] = []
+    for index in np.argsort(-scores, kind="stable"):
+        if len(kept) >= max_boxes or scores[index] < least:
+            break
+        if not real[index]:
+            continue
+        box = GroundedBox(
+            label=labels[index],
+            score=float(scores[index]),
+            center=centers[index],
+            size=sizes[index],
+            quat_xyzw=quat_xyzw_from_matrix(rotations[index]),
+        )
+        own = aabb_of(box)
+        if not bounds or aabb_iou(own, np.stack(bounds)).max() <= MAX_OVERLAP:
+            kept.append(box)
+            bounds.append(own)
+    return tuple(kept)

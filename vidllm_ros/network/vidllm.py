@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vid-LLM whole: from frames to metric geometry, 3D patches, words and boxes.
+
+Read `geometry` for the reconstruction branch, `scene_tokens` for the door between the branches,
+and `answer`, `ground`, `describe`, `detect` for what a robot asks. Gradients cross the door one
+way: losses of words and boxes change adapter and encoder, never the reconstruction branch. Next:
+    any block by its
+attribute's name; scene_queries.py for how questions are run; checkpoint.py for loading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from vidllm_ros.geometry.image import resize_frames
+from vidllm_ros.network import scene_queries
+from vidllm_ros.network.aggregator import Aggregator
+from vidllm_ros.network.box_features import BoxFeatures
+from vidllm_ros.network.camera_head import CameraHead, decode_pose
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.cross_task_adapter import AdapterOutput, CrossTaskAdapter
+from vidllm_ros.network.dense_head import build_depth_head, build_point_head
+from vidllm_ros.network.encoder import Encoder, EncoderOutput
+from vidllm_ros.network.grounding import GroundingDecoder
+from vidllm_ros.network.language import SceneLanguageModel
+from vidllm_ros.network.layers import LayerScale, Mlp
+from vidllm_ros.network.metric_depth import MetricDepth, MetricDepthOutput
+from vidllm_ros.network.patches3d import Patches3D, ScenePatches
+from vidllm_ros.network.scale_alignment import align_scale, confidence_weights
+from vidllm_ros.structures import Answer, Frames, GroundedBox, Reconstruction, SceneContext
+
+# Aggregator and camera trunk start livelier than VGGT's (0.01, 1e-6): this project trains from
+# scratch on little data. Loaded weights replace both.
+SCRATCH_LAYER_SCALE, SCRATCH_TOKEN_STD = 0.3, 0.02
+
+
+@dataclass(frozen=True)
+class GeometryOutput:
+    """What the reconstruction branch says; F of the S frames have dense maps.
+
+    Attributes:
+        pose_encodings: one an iteration, each (B, S, 9); the last one counts.
+        depth_rel: (B, F, H, W), relative units.
+        depth_confidence: (B, F, H, W), >= 1.
+        points: (B, F, H, W, 3), relative units, in training with a point head only.
+        points_confidence: (B, F, H, W), likewise.
+        metric_depth: of the F frames, m.
+        adapter: both token streams, all S frames.
+        dense_frames: which frames have dense maps, (F,).
+        image_size: (H, W), px.
+    """
+
+    pose_encodings: list[Tensor]
+    depth_rel: Tensor
+    depth_confidence: Tensor
+    points: Tensor | None
+    points_confidence: Tensor | None
+    metric_depth: MetricDepthOutput
+    adapter: AdapterOutput
+    dense_frames: Tensor
+    image_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class MetricGeometry:
+    """Geometry in metres, detached, in the first camera's frame; F dense frames only.
+
+    Attributes:
+        depth: (B, F, H, W), m.
+        valid: (B, F, H, W).
+        K: (B, F, 3, 3), px.
+        T_world_camera: (B, F, 4, 4), m.
+        scale: metres per relative unit, (B,).
+        spread: see `ScaleAlignment`, (B,).
+    """
+
+    depth: Tensor
+    valid: Tensor
+    K: Tensor
+    T_world_camera: Tensor
+    scale: Tensor
+    spread: Tensor
+
+
+class VidLLM(PreTrainedModel):
+    """The network of Vid-LLM (arXiv 2509.24385), Fig. 2; all sizes from `VidLLMConfig`."""
+
+    config_class = VidLLMConfig
+    base_model_prefix = "vidllm"
+    main_input_name = "images"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["Block"]  # noqa: RUF012 - transformers' convention
+    _keep_in_fp32_modules_strict = ["camera_head"]  # noqa: RUF012
+
+    config: VidLLMConfig
+
+    def __init__(self, config: VidLLMConfig) -> None:
+        super().__init__(config)
+        self.encoder = Encoder(config)
+        self.adapter = CrossTaskAdapter(config)
+        self.aggregator = Aggregator(config)
+        self.camera_head = CameraHead(config)
+        self.depth_head = build_depth_head(config)
+        self.point_head = build_point_head(config) if config.point_head else None
+        self.metric_depth = MetricDepth(config)
+        self.patches = Patches3D(config)
+        self.language = SceneLanguageModel(config)
+        self.projector = Mlp(config.width, self.language.dim, self.language.dim)
+        self.grounding = GroundingDecoder(config, self.language.dim)
+        self.box_features = BoxFeatures(config, self.language.dim)
+        self._scenes = scene_queries.SceneCache()
+        self._start_from_scratch()
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave every module of ours as it built itself; transformers' own bring their rule."""
+
+    def _start_from_scratch(self) -> None:
+        with torch.no_grad():
+            for part in (self.aggregator, self.camera_head):
+                for module in part.modules():
+                    if isinstance(module, LayerScale):
+                        module.gamma.fill_(SCRATCH_LAYER_SCALE)
+            for token in (self.aggregator.camera_token, self.aggregator.register_token):
+                token.normal_(std=SCRATCH_TOKEN_STD)
+            # Identity pose, one radian of view after four iterations: a negative view would meet
+            # the ReLU of the pose encoding and never learn.
+            last = self.camera_head.pose_branch.fc2
+            last.weight.mul_(0.1)
+            last.bias.zero_()
+            last.bias[6:] = 0.25
+
+    def train(self, mode: bool = True) -> VidLLM:
+        """Switch training mode; remembered scenes belong to older weights and are forgotten."""
+        self._scenes.clear()
+        super().train(mode)
+        return self
+
+    # ---- pieces, for the trainer ------------------------------------------------------------
+
+    def forward(self, images: Tensor, dense_frames: Tensor | None = None) -> GeometryOutput:
+        return self.geometry(images, dense_frames)
+
+    def geometry(self, images: Tensor, dense_frames: Tensor | None = None) -> GeometryOutput:
+        """Run encoder, adapter, aggregator and heads.
+
+        Args:
+            images: RGB in [0, 1], (B, S, 3, H, W), H and W multiples of the patch size.
+            dense_frames: indices of the frames that get dense maps, (F,); all where None.
+        """
+        encoded = self.encoder(images)
+        adapted = self._adapt(encoded)
+        frames, size = images.shape[1], (images.shape[-2], images.shape[-1])
+        if dense_frames is None:
+            dense_frames = torch.arange(frames, device=images.device)
+        aggregated = self.aggregator(adapted.geometry, encoded.grid)
+        levels = [
+            level.index_select(1, dense_frames)
+            for level in aggregated.patch_levels(self.config.aggregator_layers)
+        ]
+        depth = self.depth_head(levels, encoded.grid, size)
+        points = None
+        if self.point_head is not None and self.training:
+            points = self.point_head(levels, encoded.grid, size)
+        seen = [level.index_select(1, dense_frames) for level in encoded.levels]
+        if not self.config.metric_trains_encoder:
+            seen = [level.detach() for level in seen]
+        return GeometryOutput(
+            pose_encodings=self.camera_head(aggregated.last),
+            depth_rel=depth.values,
+            depth_confidence=depth.confidence,
+            points=None if points is None else points.values,
+            points_confidence=None if points is None else points.confidence,
+            metric_depth=self.metric_depth(seen, encoded.grid, size),
+            adapter=adapted,
+            dense_frames=dense_frames,
+            image_size=size,
+        )
+
+    def _adapt(self, encoded: EncoderOutput) -> AdapterOutput:
+        """Run the adapter; twice where language losses must not reach the encoder."""
+        adapted: AdapterOutput = self.adapter(encoded.patch_tokens)
+        if self.config.language_trains_encoder or not torch.is_grad_enabled():
+            return adapted
+        apart = self.adapter(encoded.patch_tokens.detach())
+        return AdapterOutput(adapted.geometry, apart.semantic, adapted.bridge)
+
+    def metric_geometry(self, geometry: GeometryOutput) -> MetricGeometry:
+        """Bring the relative reconstruction to metres; no gradient leaves this function.
+
+        Depth and translation get the same scale, and the first camera becomes the world. Source:
+        Vid-LLM Sec. 3.2; the variants of `config.scale_alignment`.
+        """
+        mode = self.config.scale_alignment
+        relative = geometry.depth_rel.detach().float()
+        confidence = geometry.depth_confidence.detach().float()
+        metric = geometry.metric_depth.depth.detach().float()
+        depth = metric if mode == "metric_only" else relative
+        valid = torch.isfinite(depth) & (depth > 0) & torch.isfinite(confidence)
+        fits = [
+            align_scale(
+                relative[b],
+                metric[b],
+                confidence_weights(confidence[b]),
+                valid[b],
+                frames=self.config.scale_frames,
+                seed=self.config.scale_seed,
+                mode=mode,
+            )
+            for b in range(len(relative))
+        ]
+        scale = torch.stack([fit.scale for fit in fits])
+        encoding = geometry.pose_encodings[-1].detach().float()
+        T_camera_world, K = decode_pose(encoding, *geometry.image_size)
+        T_world_camera = relative_to_first(T_camera_world)
+        T_world_camera[..., :3, 3] *= scale[:, None, None]
+        dense = geometry.dense_frames
+        return MetricGeometry(
+            depth=torch.where(valid, depth * scale[:, None, None, None], 0.0),
+            valid=valid,
+            K=K.index_select(1, dense),
+            T_world_camera=T_world_camera.index_select(1, dense),
+            scale=scale,
+            spread=torch.stack([fit.spread for fit in fits]),
+        )
+
+    def scene_tokens(
+        self, semantic: Tensor, depth: Tensor, K: Tensor, T_world_camera: Tensor, valid: Tensor
+    ) -> ScenePatches:
+        """Place semantic tokens in metres and pool them: the door between the branches.
+
+        Geometry, predicted or true, is detached here, and nowhere else on the way to the words.
+
+        Args:
+            semantic: T'_lang of F frames, (B, F, N, C).
+            depth: (B, F, H, W), m; NaN allowed where not valid.
+            K: (B, F, 3, 3), px.
+            T_world_camera: (B, F, 4, 4), m, in the first camera's frame.
+            valid: (B, F, H, W).
+        """
+        return self.patches(semantic, depth.detach(), K.detach(), T_world_camera.detach(), valid)
+
+    def predicted_scene(self, geometry: GeometryOutput) -> ScenePatches:
+        """Pool the dense frames' tokens at the places the network itself predicts."""
+        metric = self.metric_geometry(geometry)
+        semantic = geometry.adapter.semantic.index_select(1, geometry.dense_frames)
+        return self.scene_tokens(
+            semantic, metric.depth, metric.K, metric.T_world_camera, metric.valid
+        )
+
+    # ---- what a robot asks -------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def reconstruct(self, frames: Frames) -> Reconstruction:
+        """Turn frames into metric geometry and a scene to ask about.
+
+        Frames are resized as the config says; poses are in the first camera's optical frame.
+
+        Raises:
+            ValueError: the frames are too small, or no depth can be used for the scale.
+        """
+        config = self.config
+        resized = resize_frames(frames, config.image_size, config.patch_size, config.resize_mode)
+        images = torch.from_numpy(resized.images).to(self.device)
+        with self.autocast():
+            geometry = self.geometry(images.permute(0, 3, 1, 2)[None].float() / 255)
+            metric = self.metric_geometry(geometry)
+            patches = self.scene_tokens(
+                geometry.adapter.semantic,
+                metric.depth,
+                metric.K,
+                metric.T_world_camera,
+                metric.valid,
+            )
+        T_world_camera = metric.T_world_camera[0].double().cpu().numpy()
+        real = patches.mask[0]
+        return Reconstruction(
+            images=resized.images,
+            stamps_ns=resized.stamps_ns,
+            depth=metric.depth[0].cpu().numpy(),
+            valid=metric.valid[0].cpu().numpy(),
+            confidence=geometry.depth_confidence[0].float().cpu().numpy(),
+            K=metric.K[0].double().cpu().numpy(),
+            T_world_camera=T_world_camera,
+            scale=float(metric.scale[0]),
+            scale_spread=float(metric.spread[0]),
+            scene=SceneContext(
+                patches.tokens[0, real],
+                patches.positions[0, real],
+                resized.stamps_ns,
+                T_world_camera,
+            ),
+            frame_id=resized.frame_id,
+        )
+
+    def answer(self, scene: SceneContext, question: str, max_new_tokens: int = 32) -> Answer:
+        """Answer a question; its boxes are the objects the question is about, best first.
+
+        Raises:
+            ValueError: the question is longer than the language model's context.
+        """
+        return scene_queries.answer(self, scene, question, max_new_tokens)
+
+    def describe(self, scene: SceneContext, box: GroundedBox, max_new_tokens: int = 48) -> Answer:
+        """Describe what is in a box of the window's world."""
+        return scene_queries.describe(self, scene, box, max_new_tokens)
+
+    def ground(
+        self,
+        scene: SceneContext,
+        phrase: str,
+        threshold: float | None = None,
+        max_boxes: int = 16,
+    ) -> tuple[GroundedBox, ...]:
+        """Find what a phrase names, best first; nothing where nothing fits.
+
+        Args:
+            scene: of `reconstruct`.
+            phrase: any words.
+            threshold: lowest score; None takes `config.grounding_threshold`.
+            max_boxes: at most so many.
+        """
+        return scene_queries.ground(self, scene, phrase, threshold, max_boxes)
+
+    def detect(
+        self,
+        scene: SceneContext,
+        labels: tuple[str, ...] | None = None,
+        threshold: float | None = None,
+        max_boxes: int = 64,
+    ) -> tuple[GroundedBox, ...]:
+        """Find all objects of these labels (`config.label_vocabulary` where None) in one pass."""
+        return scene_queries.detect(self, scene, labels, threshold, max_boxes)
+
+    def score_boxes(
+        self, scene: SceneContext, boxes: tuple[GroundedBox, ...], phrase: str
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Say how well a phrase fits each given box (proposals of another detector), (R,), 0-1."""
+        return scene_queries.score_boxes(self, scene, boxes, phrase)
+
+    def ground_in_words(self, scene: SceneContext, phrase: str) -> tuple[GroundedBox, ...]:
+        """Let the language model write boxes as text, axis-aligned in the window's world."""
+        return scene_queries.ground_in_words(self, scene, phrase)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Mixed precision where the weights are half precision, nothing otherwise."""
+        if self.dtype in (torch.bfloat16, torch.float16):
+            return torch.autocast(self.device.type, dtype=self.dtype)
+        return contextlib.nullcontext()
+
+
+def relative_to_first(T_camera_world: Tensor) -> Tensor:
+    """Turn extrinsics (B, S, 4, 4) into poses T_world_camera whose world is the first camera."""
+    rotation, translation = T_camera_world[..., :3, :3], T_camera_world[..., :3, 3:]
+    inverse = T_camera_world.clone()  # T_w_camera, w the branch's own world
+    inverse[..., :3, :3] = rotation.mT
+    inverse[..., :3, 3:] = -rotation.mT @ translation
+    T_world_camera = T_camera_world[:, :1] @ inverse
+    T_world_camera[:, 0] = torch.eye(4, device=T_camera_world.device)
+    return T_world_camera
