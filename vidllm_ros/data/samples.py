@@ -2,9 +2,9 @@
 """A scene with its truth: frames, depth, poses, ids, objects, and what is said about them.
 
 Every data set of this project, rendered or real, ends as `SceneSample`; the trainer, the
-evaluation and the demo read nothing else. The world of a sample is the room's: z up, metres. Whoever
-wants the window's world (the first camera's optical frame) multiplies by the first pose's inverse.
-Next: synthrooms/scene.py, which makes samples from a seed.
+evaluation and the demo read nothing else. The world of a sample is the room's: z up, metres.
+Whoever wants the window's world (the first camera's optical frame) multiplies by the first pose's
+inverse. Next: synthrooms/scene.py, which makes samples from a seed.
 """
 
 from __future__ import annotations

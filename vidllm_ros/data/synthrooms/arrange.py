@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Furnish a room the way people do: one recipe for each kind of room.
 
-Each recipe places the large things first and stops caring where something does not fit. Colours are
+Each recipe places the large things first and goes on where something does not fit. Colours are
 drawn evenly for every class, so that no class gives its colour away.
 Next: rooms.py, which turns the result into boxes, objects and lights.
 """
@@ -133,7 +133,7 @@ def add_seating(layout: Layout) -> None:
 
 
 def add_along_walls(layout: Layout, makers: dict[Maker, float]) -> None:
-    """Add each kind of furniture with its chance, in a random order; a chance above 1 adds more."""
+    """Add each kind of furniture with its chance, in random order; a chance above 1 adds more."""
     order = list(makers)
     for index in layout.rng.permutation(len(order)):
         expected = makers[order[index]]

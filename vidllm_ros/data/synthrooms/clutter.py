@@ -24,7 +24,7 @@ DARK = Material((0.06, 0.06, 0.07))
 
 
 def build_monitor(rng: np.random.Generator) -> Model:
-    """A dark screen on a foot, or one that is on."""
+    """Build a dark screen on a foot, or one that is on."""
     b = ModelBuilder()
     wide = float(rng.uniform(0.42, 0.6))
     b.box((0, 0), 0.0, (0.22, 0.16, 0.02), DARK)
@@ -93,7 +93,7 @@ def build_rug(rng: np.random.Generator) -> Model:
 
 
 def build_ceiling_lamp(rng: np.random.Generator) -> Model:
-    """A glowing pane that hangs down from z = 0."""
+    """Build a glowing pane that hangs down from z = 0."""
     b = ModelBuilder()
     wide = float(rng.uniform(0.25, 0.5))
     b.box((0, 0), -0.06, (wide, wide, 0.06), Material((1.0, 0.97, 0.9), glow=1.6))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is built into a room: doors, windows, curtains, pictures, counters, bathroom ware.
 
-As in furniture.py the front is +y; wall pieces have their back at the wall and their own height over
-the floor. Next: clutter.py, then layout.py, which finds a place for each.
+As in furniture.py the front is +y; wall pieces have their back at the wall and their own height
+over the floor. Next: clutter.py, then layout.py, which finds a place for each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vidllm_ros.data.synthrooms.vocabulary import COLORS, hsv, sample_rgb
 
 
 def build_door(rng: np.random.Generator, color: str) -> Model:
-    """A leaf with panels and a handle in a frame."""
+    """Build a leaf with panels and a handle in a frame."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = solid(rgb, rng, "hard")
@@ -52,7 +52,7 @@ def build_door(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_window(rng: np.random.Generator, color: str) -> Model:
-    """A frame with mullions before a bright sky, and a sill; `color` is the frame's, unspoken."""
+    """Build a frame with mullions before a bright sky, and a sill; `color` is the frame's."""
     b = ModelBuilder()
     width, height = float(rng.uniform(0.9, 1.8)), float(rng.uniform(0.95, 1.35))
     sill = float(rng.uniform(0.8, 1.0))
@@ -65,8 +65,9 @@ def build_window(rng: np.random.Generator, color: str) -> Model:
         b.box((sx * (width - bar) / 2, deep / 2), sill, (bar, deep, height), frame)
     for z in (sill, sill + height - bar):
         b.box((0, deep / 2), z, (width - bar, deep, bar), frame)
-    for i in range(1, int(rng.integers(2, 4))):
-        x = -width / 2 + width * i / int(2 if i == 1 and width < 1.2 else 3)
+    panes = int(rng.integers(1, 4)) if width > 1.2 else int(rng.integers(1, 3))
+    for i in range(1, panes):
+        x = -width / 2 + width * i / panes
         b.box((x, deep / 2), sill + 0.01, (0.045, deep - 0.01, height - 0.02), frame)
     if rng.random() < 0.5:
         b.box((0, deep / 2), sill + height * 0.62, (width - 0.02, deep - 0.012, 0.04), frame)
@@ -75,7 +76,7 @@ def build_window(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_curtain(rng: np.random.Generator, color: str, width: float = 1.2) -> Model:
-    """Two hanging panels at the sides of a window of this width, and a rod."""
+    """Build two hanging panels at the sides of a window of this width, and a rod."""
     b = ModelBuilder()
     bottom, top = float(rng.choice([0.05, 0.7])), float(rng.uniform(2.15, 2.3))
     panel = float(rng.uniform(0.36, 0.55))
@@ -88,7 +89,7 @@ def build_curtain(rng: np.random.Generator, color: str, width: float = 1.2) -> M
 
 
 def build_shower_curtain(rng: np.random.Generator, color: str) -> Model:
-    """One long hanging panel on a rod."""
+    """Build one long hanging panel on a rod."""
     b = ModelBuilder()
     width, top = float(rng.uniform(0.8, 1.4)), float(rng.uniform(1.9, 2.05))
     b.box((0, 0), top, (width + 0.15, 0.03, 0.03), metal(rng))
@@ -121,7 +122,7 @@ def add_folds(
 
 
 def build_picture(rng: np.random.Generator, color: str) -> Model:
-    """A framed painting whose main colour is `color`, at the height of the eyes."""
+    """Build a framed painting whose main colour is `color`, at the height of the eyes."""
     b = ModelBuilder()
     width, height = float(rng.uniform(0.4, 1.1)), float(rng.uniform(0.35, 0.8))
     middle, edge = float(rng.uniform(1.45, 1.7)), float(rng.uniform(0.025, 0.06))
@@ -136,7 +137,7 @@ def build_picture(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_counter(rng: np.random.Generator, color: str) -> Model:
-    """Base units with doors under one worktop."""
+    """Build base units with doors under one worktop."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = solid(rgb, rng, "hard")
@@ -158,7 +159,7 @@ def build_counter(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_toilet(rng: np.random.Generator, color: str) -> Model:
-    """Foot, bowl, seat, open or closed lid, cistern at the back."""
+    """Build foot, bowl, seat, open or closed lid, cistern at the back."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = Material(rgb, shade(rgb, 0.9), "plain", 0.3, 0.15)
@@ -188,7 +189,7 @@ def build_toilet(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_sink(rng: np.random.Generator, color: str) -> Model:
-    """A basin on a column or on a small base, with a tap."""
+    """Build a basin on a column or on a small base, with a tap."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = Material(rgb, shade(rgb, 0.9), "plain", 0.3, 0.15)
@@ -208,7 +209,7 @@ def build_sink(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_counter_sink(rng: np.random.Generator, color: str, height: float) -> Model:
-    """A basin that stands on a worktop of this height."""
+    """Build a basin that stands on a worktop of this height."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = Material(rgb, shade(rgb, 0.9), "plain", 0.3, 0.15)
@@ -234,7 +235,7 @@ def add_basin(
 
 
 def build_bathtub(rng: np.random.Generator, color: str) -> Model:
-    """A hollow tub, its long side along the wall, with a tap at one end."""
+    """Build a hollow tub, its long side along the wall, with a tap at one end."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = Material(rgb, shade(rgb, 0.9), "plain", 0.4, 0.15)

@@ -28,7 +28,7 @@ Maker = Callable[[np.random.Generator, str], Model]
 
 
 def build_chair(rng: np.random.Generator, color: str) -> Model:
-    """A dining chair, an office chair or an armchair."""
+    """Build a dining chair, an office chair or an armchair."""
     kind = pick(rng, ("dining chair", "dining chair", "office chair", "armchair"))
     return {
         "dining chair": build_dining_chair,
@@ -38,7 +38,7 @@ def build_chair(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_dining_chair(rng: np.random.Generator, color: str) -> Model:
-    """Four legs, a seat, a solid or slatted back."""
+    """Build four legs, a seat, a solid or slatted back."""
     b = ModelBuilder()
     main = solid(sample_rgb(color, rng), rng)
     legs = main if rng.random() < 0.6 else pick_leg(rng)
@@ -61,7 +61,7 @@ def build_dining_chair(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_office_chair(rng: np.random.Generator, color: str) -> Model:
-    """A star foot, a column, a padded seat and back, sometimes arms."""
+    """Build a star foot, a column, a padded seat and back, sometimes arms."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = Material(rgb, shade(rgb, 0.8), "fabric", 0.2, 0.4)
@@ -83,12 +83,12 @@ def build_office_chair(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_armchair(rng: np.random.Generator, color: str) -> Model:
-    """A padded chair with arms, for one."""
+    """Build a padded chair with arms, for one."""
     return build_seat(rng, color, float(rng.uniform(0.72, 0.88)), 1, ("chair", "armchair"))
 
 
 def build_sofa(rng: np.random.Generator, color: str) -> Model:
-    """A sofa for two or three."""
+    """Build a sofa for two or three."""
     cushions = int(rng.integers(2, 4))
     width = float(rng.uniform(1.45, 1.75)) if cushions == 2 else float(rng.uniform(1.8, 2.2))
     return build_seat(rng, color, width, cushions, ("sofa", f"{cushions}-seat sofa"))
@@ -97,7 +97,7 @@ def build_sofa(rng: np.random.Generator, color: str) -> Model:
 def build_seat(
     rng: np.random.Generator, color: str, width: float, cushions: int, names: tuple[str, str]
 ) -> Model:
-    """Base, arms, back and cushions; sofas and armchairs."""
+    """Build base, arms, back and cushions; sofas and armchairs."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = solid(rgb, rng, "soft")
@@ -123,7 +123,7 @@ def build_seat(
 
 
 def build_bed(rng: np.random.Generator, color: str) -> Model:
-    """Frame, mattress, blanket over most of it, pillows; the head is at the back."""
+    """Build frame, mattress, blanket over most of it, pillows; the head is at the back."""
     b = ModelBuilder()
     double = rng.random() < 0.55
     width = float(rng.uniform(1.35, 1.75)) if double else float(rng.uniform(0.9, 1.1))
@@ -148,7 +148,7 @@ def build_bed(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_table(rng: np.random.Generator, color: str) -> Model:
-    """A dining table or a coffee table."""
+    """Build a dining table or a coffee table."""
     return (build_dining_table if rng.random() < 0.6 else build_coffee_table)(rng, color)
 
 
@@ -165,7 +165,7 @@ def build_coffee_table(rng: np.random.Generator, color: str) -> Model:
 def build_table_of(
     rng: np.random.Generator, color: str, size: tuple[float, float], height: float, kind: str
 ) -> Model:
-    """A top on four legs, on two panels or on a foot."""
+    """Build a top on four legs, on two panels or on a foot."""
     b = ModelBuilder()
     main = solid(sample_rgb(color, rng), rng, "hard")
     thick = rng.uniform(0.03, 0.06)
@@ -187,7 +187,7 @@ def build_table_of(
 
 
 def build_desk(rng: np.random.Generator, color: str) -> Model:
-    """A top, side panels, a back panel and a stack of drawers at one side."""
+    """Build a top, side panels, a back panel and a stack of drawers at one side."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = solid(rgb, rng, "hard")
@@ -210,13 +210,13 @@ def build_desk(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_cabinet(rng: np.random.Generator, color: str) -> Model:
-    """A sideboard, a wardrobe or a nightstand."""
+    """Build a sideboard, a wardrobe or a nightstand."""
     kind = pick(rng, ("sideboard", "sideboard", "wardrobe", "nightstand"))
     return build_cabinet_of(rng, color, kind)
 
 
 def build_cabinet_of(rng: np.random.Generator, color: str, kind: str) -> Model:
-    """A body with rows of doors or drawers, gaps between them, handles on them."""
+    """Build a body with rows of doors or drawers, gaps between them, handles on them."""
     low, high, columns, rows = {
         "sideboard": ((0.8, 0.36, 0.7), (1.6, 0.48, 1.0), (2, 4), (1, 2)),
         "wardrobe": ((0.85, 0.5, 1.75), (1.3, 0.62, 2.1), (2, 3), (1, 2)),
@@ -249,8 +249,7 @@ def add_doors(
 ) -> None:
     """Add columns x rows of door panels with handles on a face.
 
-    Args:
-        face: width of the face, its y, the heights of its lower and upper edge.
+    The face is given by its width, its y, and the heights of its lower and upper edge.
     """
     width, y, bottom, top = face
     wide, high = (width - 0.04) / grid[0], (top - bottom) / grid[1]
@@ -271,7 +270,7 @@ def add_doors(
 
 
 def build_bookshelf(rng: np.random.Generator, color: str) -> Model:
-    """Sides, back, shelves, and books on most of them."""
+    """Build sides, back, shelves, and books on most of them."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = solid(rgb, rng, "hard")
@@ -310,7 +309,7 @@ def add_books(
 
 
 def build_refrigerator(rng: np.random.Generator, color: str) -> Model:
-    """Two doors over each other, a dark seam, long handles."""
+    """Build two doors over each other, a dark seam, long handles."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = Material(rgb, shade(rgb, 0.9), "plain", 0.4, 0.2)
@@ -328,7 +327,7 @@ def build_refrigerator(rng: np.random.Generator, color: str) -> Model:
 
 
 def build_trash_can(rng: np.random.Generator, color: str) -> Model:
-    """An open bin with a dark inside, or a tall one with a lid."""
+    """Build an open bin with a dark inside, or a tall one with a lid."""
     b = ModelBuilder()
     rgb = sample_rgb(color, rng)
     main = Material(rgb, shade(rgb, 0.8), pick(rng, ("plain", "plain", "stripes")), 0.05, 0.4)

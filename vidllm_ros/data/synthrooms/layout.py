@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find places for models in a room so that nothing runs into anything.
 
-The room's world has its origin on the floor in the middle, x along the room's length, z up. Walls are
-numbered south (-y), east (+x), north (+y), west (-x). A placement turns a model about z only; two
-placements must not overlap on the floor plan unless one is above the other.
+The room's world has its origin on the floor in the middle, x along the room's length, z up. Walls
+are numbered south (-y), east (+x), north (+y), west (-x). A placement turns a model about z only;
+two placements must not overlap on the floor plan unless one is above the other.
 Next: arrange.py, which furnishes rooms by kind.
 """
 
@@ -23,7 +23,7 @@ Rectangle = tuple[float, float, float, float, float]  # centre x, y, half edges,
 
 @dataclass(frozen=True)
 class Placement:
-    """A model at a place: origin (x, y, z) m and turn about z; `wall` is -1 where free-standing."""
+    """A model at a place: origin (x, y, z) m, turn about z; `wall` is -1 if free-standing."""
 
     model: Model
     x: float
@@ -103,8 +103,7 @@ class Layout:
     ) -> Placement:
         """Return the model at a wall, `along` m right of its middle as seen from the wall.
 
-        Args:
-            gap: space between the model's back and the wall; None puts its origin on the wall.
+        `gap` is the space between the model's back and the wall; None puts its origin on the wall.
         """
         yaw = WALL_YAWS[wall]
         depth = self.size[1] if wall % 2 == 0 else self.size[0]
@@ -144,8 +143,7 @@ class Layout:
     ) -> Placement | None:
         """Place the model with its back at some wall.
 
-        Args:
-            hung: the model's origin is the wall's plane (doors, windows, pictures).
+        What is hung (doors, windows, pictures) has its origin in the wall's plane.
         """
         for _ in range(tries):
             wall = int(self.rng.choice(walls))
@@ -178,11 +176,9 @@ class Layout:
     ) -> Placement | None:
         """Place a model before one side of another, its front towards it.
 
-        Args:
-            side: 0 front (+y), 1 left (-x), 2 back, 3 right (+x) of the other model.
-            along: offset along that side, m.
-            gap: space between the two, m.
-            turn: extra turn of the new model, rad.
+        Sides are 0 front (+y), 1 left (-x), 2 back, 3 right (+x) of the other model; `along` is
+        the offset along that side and `gap` the space between the two, m; `turn` turns the new
+        one, rad.
         """
         low, high = of.model.low, of.model.high
         reach = (high[1], -low[0], -low[1], high[0])[side] + gap + model.high[1]

@@ -58,7 +58,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Part:
-    """A box in its model's frame: turned about z by `turn_rad`, then tipped back by `tip_rad` about x."""
+    """A box in its model's frame: tipped back about its x by `tip_rad`, then turned about z."""
 
     center: tuple[float, float, float]
     size: tuple[float, float, float]
@@ -173,10 +173,9 @@ def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 
 
 def solid(rgb: Rgb, rng: np.random.Generator, surface: str = "") -> Material:
-    """Return a material whose dominant colour is `rgb`: lacquer, stained wood, cloth.
+    """Return a material whose dominant colour is `rgb`.
 
-    Args:
-        surface: "hard" (lacquer or wood), "soft" (cloth) or empty for either.
+    A "hard" surface is lacquer or stained wood, a "soft" one cloth, an empty word means either.
     """
     textures = {
         "hard": ("plain", "wood", "wood"),

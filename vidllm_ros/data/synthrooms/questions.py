@@ -2,8 +2,8 @@
 """Ask about what the frames show; each family of questions is one function that offers candidates.
 
 Answers are short and lower case, and the frames decide them: colours are even over every class,
-"yes" and "no" are asked equally often of each class, left and right are drawn by a coin. Numbers in
-metres have one decimal and forgive about 7 %. Next: references.py.
+"yes" and "no" are asked equally often of each class, left and right are drawn by a coin. Numbers
+in metres have one decimal and forgive about 7 %. Next: references.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vidllm_ros.data.samples import Question, SceneObject
+from vidllm_ros.data.samples import Question
 from vidllm_ros.data.synthrooms.parts import pick
 from vidllm_ros.data.synthrooms.view import View
 from vidllm_ros.data.synthrooms.vocabulary import COLORS, OBJECT_LABELS, PLURALS
@@ -20,7 +20,7 @@ from vidllm_ros.data.synthrooms.vocabulary import COLORS, OBJECT_LABELS, PLURALS
 Candidate = tuple[str, tuple[str, ...], tuple[int, ...]]  # question, answers, object ids
 Offer = Callable[[View, np.random.Generator], list[Candidate]]
 
-# How often each class is seen in a walk, over rooms 0-399; makes "yes" as likely as "no" per class.
+# Share of walks that show each class, rooms 0-399; makes "yes" as likely as "no" of each class.
 SEEN_RATE = {
     "cabinet": 0.63,
     "bed": 0.22,
@@ -105,7 +105,7 @@ def offer_colors(view: View, rng: np.random.Generator) -> list[Candidate]:
         if len(same) == 1:
             forms = (f"what color is the {label}?", f"what is the color of the {label}?")
         else:
-            forms = (f"what color are the {PLURALS[label]}?",)
+            forms = (f"what color are the {PLURALS[label]}?",) * 2
         offers.append((pick(rng, forms), (same[0].color,), ids))
     for item in view.objects:
         beside = view.neighbor(item)
@@ -148,16 +148,14 @@ def offer_existence(view: View, rng: np.random.Generator) -> list[Candidate]:
             used = {other.color for other in view.of_label(item.label)}
             color = pick(rng, tuple(word for word in COLORS if word not in used))
         same = [o.object_id for o in view.of_label(item.label) if o.color == color]
-        forms = (
-            f"is there {article(color)} {item.label}?",
-            f"is there {article(color)} {item.label} in the room?",
-        )
-        offers.append((pick(rng, forms), ("yes" if same else "no",), tuple(same)))
+        ending = pick(rng, ("?", " in the room?"))
+        question = f"is there {article(color)} {item.label}{ending}"
+        offers.append((question, ("yes" if same else "no",), tuple(same)))
     return offers
 
 
 def offer_counts(view: View, rng: np.random.Generator) -> list[Candidate]:
-    """Offer numbers first and classes second, so that small numbers do not crowd out large ones."""
+    """Offer numbers first and classes second, so that small numbers are not most answers."""
     groups: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
     for label in OBJECT_LABELS:
         if view.is_clear(label):

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the first box each ray meets: Embree on a CPU, slab tests in PyTorch anywhere.
 
-All backends answer with the index of the face (box * 6 + axis * 2 + positive side) and the multiple
-of the ray's direction at which it is met. With directions of unit z in the camera that multiple is
-the depth. Open3D and embreex both run Embree over two triangles a face; the PyTorch caster tests
-rays against oriented boxes exactly and needs nothing else, so it runs where only a GPU is at hand.
-Next: shading.py.
+All backends answer with the index of the face (box * 6 + axis * 2 + positive side) and the
+multiple of the ray's direction at which it is met. With directions of unit z in the camera that
+multiple is the depth. Open3D and embreex both run Embree over two triangles a face; the PyTorch
+caster tests rays against oriented boxes exactly and needs nothing else, so it runs where only a
+GPU is at hand. Next: shading.py.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -126,12 +126,11 @@ class Open3dCaster:
     def __init__(self, boxes: BoxSet) -> None:
         import open3d
 
+        tensor: Any = open3d.core.Tensor
         vertices, triangles = triangulate(boxes)
-        self._tensor = open3d.core.Tensor
+        self._tensor = tensor
         self._scene = open3d.t.geometry.RaycastingScene()
-        self._scene.add_triangles(
-            self._tensor(vertices), self._tensor(triangles.astype(np.uint32))
-        )
+        self._scene.add_triangles(tensor(vertices), tensor(triangles.astype(np.uint32)))
         self._threads = torch.get_num_threads()
 
     def first_hits(self, origins: Tensor, directions: Tensor) -> Hits:
@@ -145,7 +144,7 @@ class Open3dCaster:
         found = self._scene.test_occlusions(rays, tnear=0.0, tfar=1.0, nthreads=self._threads)
         return torch.from_numpy(found.numpy())
 
-    def _rays(self, origins: Tensor, directions: Tensor) -> object:
+    def _rays(self, origins: Tensor, directions: Tensor) -> Any:
         return self._tensor(np.concatenate([_array(origins), _array(directions)], 1))
 
 
@@ -183,7 +182,7 @@ class TorchCaster:
         return torch.cat(blocked)
 
     def _slabs(self, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return for each ray and box (R, N): entry (inf if missed), its axis, its positive side."""
+        """Return for each ray and box (R, N): entry (inf if missed), its axis, positive side."""
         enter = torch.full((1, 1), -torch.inf, device=self.device)
         leave = torch.full((1, 1), torch.inf, device=self.device)
         axis = torch.zeros((1, 1), dtype=torch.int8, device=self.device)

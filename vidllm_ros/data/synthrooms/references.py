@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Point at objects with phrases and describe them with captions.
 
-A bare class word means every object of the class, which is also how the node looks for objects. Some
-phrases mean nothing that is there: a class that is absent, a colour the thing does not have.
+A bare class word means every object of the class, which is also how the node looks for objects.
+Some phrases mean nothing that is there: an absent class, a colour the thing does not have.
 Next: scene.py, which puts a sample together.
 """
 
@@ -14,10 +14,9 @@ import numpy as np
 
 from vidllm_ros.data.samples import Caption, Reference, SceneObject
 from vidllm_ros.data.synthrooms.parts import pick
-from vidllm_ros.data.synthrooms.questions import article, draw
+from vidllm_ros.data.synthrooms.questions import SEEN_RATE, article, draw
 from vidllm_ros.data.synthrooms.view import View
 from vidllm_ros.data.synthrooms.vocabulary import COLORS, PLURALS
-from vidllm_ros.data.synthrooms.questions import SEEN_RATE
 
 MOST_REFERENCES = 18
 
@@ -94,9 +93,7 @@ def refer_by_place(view: View) -> list[Reference]:
     return found
 
 
-def describe(
-    view: View, rng: np.random.Generator, room_size: tuple[float, float, float] | None = None
-) -> tuple[Caption, ...]:
+def describe(view: View, rng: np.random.Generator) -> tuple[Caption, ...]:
     """Return one sentence for each object seen: colour, class, and what it is near."""
     return tuple(Caption(item.object_id, caption(view, item, rng)) for item in view.objects)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Render a walk through a room: pictures and exact depth, ids and poses.
 
-Pixel centres are integers (u = 0 .. W - 1) and the principal point is at W/2, H/2, as in the rest of
-the project. Depth is z along the optical axis. Rays leave with unit z, so the caster's distance is
-the depth. Next: questions.py, which asks about what is seen.
+Pixel centres are integers (u = 0 .. W - 1) and the principal point is at W/2, H/2, as in the rest
+of the project. Depth is z along the optical axis. Rays leave with unit z, so the caster's distance
+is the depth. Next: questions.py, which asks about what is seen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A seed becomes a whole sample: room, walk, pictures, truth, words.
 
-`make_scene` is what the trainer, the evaluation and the demo call. The same seed gives the same bytes
-with the same backend. Next: storage.py, which keeps samples on disk.
+`make_scene` is what the trainer, the evaluation and the demo call. The same seed gives the same
+bytes with the same backend. Next: storage.py, which keeps samples on disk.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ def make_scene(
 ) -> SceneSample:
     """Return the sample of a seed: seeds from SPLITS["train"], ["val"] and ["test"] on.
 
-    A seed whose room is too full to walk in, or whose walk shows fewer than five objects, goes on to
-    its next attempt, the same one every time.
+    A seed whose room is too full to walk in, or whose walk shows fewer than five objects, goes on
+    to its next attempt, the same one every time.
 
     Raises:
         ValueError: the seed is in no split, or there is nothing to render.
@@ -126,7 +126,7 @@ def make_scene(
         raise ValueError(f"frames: expected at least 1, got {frames}")
     for attempt in range(MOST_ATTEMPTS):
         room = generate_room(seed, attempt)
-        if not FEWEST_OBJECTS <= len(room.objects):
+        if len(room.objects) < FEWEST_OBJECTS:
             continue
         try:
             sample = render_walk(room, frames, height, width, backend, device, attempt)
@@ -138,10 +138,15 @@ def make_scene(
 
 
 def iter_scenes(
-    split: str, start: int = 0, count: int = SPLIT_SIZE, **sizes: int
+    split: str,
+    start: int = 0,
+    count: int = SPLIT_SIZE,
+    frames: int = 32,
+    height: int = 84,
+    width: int = 112,
 ) -> Iterator[SceneSample]:
-    """Yield the samples of a split in order of seed; `sizes` are frames, height and width."""
+    """Yield the samples of a split in order of seed."""
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {tuple(SPLITS)}, got {split!r}")
     for seed in range(SPLITS[split] + start, SPLITS[split] + min(start + count, SPLIT_SIZE)):
-        yield make_scene(seed, **sizes)
+        yield make_scene(seed, frames, height, width)

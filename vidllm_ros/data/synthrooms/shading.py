@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Light what the rays have found, then spoil it the way a camera does.
 
-Lambert under a few point lights, one of which casts shadows, plus ambient light that corners and the
-foot of furniture get less of. Colours are squared on the way in and rooted on the way out, a cheap
-stand-in for the display's gamma. The sensor adds exposure, white balance, blur, vignetting, noise.
+Lambert under a few point lights, one of which casts shadows, plus ambient light that corners and
+the foot of furniture get less of. Colours are squared on the way in and rooted on the way out, a
+cheap stand-in for the display's gamma. The sensor adds exposure, white balance, blur, vignetting
+and noise.
 All of it is PyTorch and runs where the rays are.
 Next: render.py, which makes a sample of a room and a walk.
 """
@@ -89,9 +90,7 @@ def shade_hits(
 ) -> Tensor:
     """Return the light each ray brings back, (R, 3), linear; 1 is white under full light.
 
-    Args:
-        rays: origins and directions, (R, 3) each.
-        pixel_rad: angle one pixel spans.
+    Rays are origins and directions, (R, 3) each; `pixel_rad` is the angle one pixel spans.
     """
     origins, directions = rays
     distance = torch.where(hits.faces < 0, torch.ones_like(hits.distance), hits.distance)
@@ -198,9 +197,8 @@ def expose(
 ) -> NDArray[np.uint8]:
     """Return pictures of linear light (S, H, W, 3) as uint8 RGB.
 
-    Args:
-        blur: share of each pixel that comes from its neighbours, (S,).
-        exposure: gain of each frame, (S,).
+    `blur` is the share of each pixel that comes from its neighbours, `exposure` the gain, (S,)
+    each.
     """
     device = light.device
     frames, height, width, _ = light.shape

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Patterns evaluated where a ray lands: no image files, no seams, any resolution.
 
-A pattern gives each point of a face two numbers: how far its colour goes from the main to the second
-colour, and a gain on the result. Coordinates are metres on the face (u across, v up or along), so
-that a board is as wide on a table as on the floor. Detail finer than the pixel fades to its mean.
-Next: shading.py, which lights the result.
+A pattern gives each point of a face two numbers: how far its colour goes from the main to the
+second colour, and a gain on the result. Coordinates are metres on the face (u across, v up or
+along), so that a board is as wide on a table as on the floor. Detail finer than the pixel fades to
+its mean. Next: shading.py, which lights the result.
 """
 
 from __future__ import annotations
@@ -95,19 +95,10 @@ def fade(points: FacePoints, detail: Tensor | float) -> Tensor:
 
 
 def line(position: Tensor, width: Tensor | float, points: FacePoints) -> Tensor:
-    """Return 1 on lines at integer positions, thin ones smeared over the pixel.
-
-    Args:
-        position: coordinate in periods.
-        width: of the line, m.
-    """
+    """Return 1 on lines of a width in m at integer positions in periods; thin ones smear."""
     away = (position - position.round()).abs() * points.period
     half = width / 2 + points.footprint / 2
-    cover = (
-        (width / (width + points.footprint))
-        if isinstance(width, Tensor)
-        else (width / (points.footprint + width))
-    )
+    cover = width / (points.footprint + width)
     return (away < half) * cover
 
 

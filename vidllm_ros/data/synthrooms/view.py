@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be known from the chosen frames: which objects show, how they lie to one another.
 
-Everything that is asked is asked of a `View`, so that a question never rests on what no frame shows.
-A class is unclear when one of its things shows too little to count on: nobody asks about it.
-Next: questions.py and references.py.
+Everything that is asked is asked of a `View`, so that a question never rests on what no frame
+shows. A class is unclear when one of its things shows too little to count on: nobody asks about
+it. Next: questions.py and references.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BESIDE_M = 0.6
 
 @dataclass(frozen=True)
 class InFirstView:
-    """An object in the first frame: mean column over the width, nearest depth m, touches an edge."""
+    """An object in the first frame: its mean column (0 to 1), nearest depth, cut by an edge."""
 
     column: float
     nearest_m: float

@@ -47,7 +47,7 @@ class NoRoomToWalkError(ValueError):
 
 
 def free_floor(room: Room) -> tuple[NDArray[np.float32], tuple[float, float]]:
-    """Return distance in metres of each floor cell to the nearest wall or furniture, and the corner.
+    """Return how far each floor cell is from walls and furniture, m, and the corner.
 
     Returns:
         (rows along y, columns along x) of CELL_M, and the world x, y of the first cell's centre.
