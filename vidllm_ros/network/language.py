@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedTokenizer
 
 from vidllm_ros import prompts
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.text_packing import PackedText, encode
+from vidllm_ros.network.text_packing import PackedText, encode, special_ids
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ class SceneLanguageModel(nn.Module):
         return int(self.model.config.hidden_size)
 
     @property
+    def has_tokenizer(self) -> bool:
+        return self._tokenizer is not None
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The attached tokenizer.
 
@@ -100,17 +104,14 @@ class SceneLanguageModel(nn.Module):
         Raises:
             ValueError: it does not.
         """
-        vocabulary = tokenizer.get_vocab()
-        lacking = [token for token in prompts.SPECIAL_TOKENS if token not in vocabulary]
-        if lacking:
-            raise ValueError(f"tokenizer: expected special tokens {lacking}, got none of them")
-        largest, table = max(vocabulary.values()), int(self.model.config.vocab_size)
+        special = special_ids(tokenizer)
+        largest, table = max(tokenizer.get_vocab().values()), int(self.model.config.vocab_size)
         if largest >= table:
             raise ValueError(
                 f"tokenizer: expected ids below the model's vocabulary of {table}, got {largest}"
             )
         self._tokenizer = tokenizer
-        self._preface_ids = [vocabulary[prompts.BOS], *encode(tokenizer, self.template.preface)]
+        self._preface_ids = [special.bos, *encode(tokenizer, self.template.preface)]
 
     def packed_forward(
         self,
@@ -206,9 +207,8 @@ class SceneLanguageModel(nn.Module):
                 f"question: expected at most {self.max_length - prefix.length - 1} tokens beside "
                 f"this scene, got {len(ids)}; shorten it"
             )
-        vocabulary = self.tokenizer.get_vocab()
-        eos = vocabulary[prompts.EOS]
-        never = [vocabulary[token] for token in prompts.SPECIAL_TOKENS if token != prompts.EOS]
+        special = special_ids(self.tokenizer)
+        never = [special.pad, special.bos, special.loc, special.box]
         device = self.model.get_input_embeddings().weight.device
         chosen: list[int] = []
         log_probability = 0.0
@@ -223,7 +223,7 @@ class SceneLanguageModel(nn.Module):
                 best = int(logits.argmax())
                 log_probability += float(logits.log_softmax(-1)[best])
                 chosen.append(best)
-                if best == eos:
+                if best == special.eos:
                     break
                 words = self._embed(torch.tensor([[best]], device=device), None)
         finally:
@@ -241,7 +241,7 @@ class SceneLanguageModel(nn.Module):
         words: Tensor = self.model.get_input_embeddings()(ids)  # (B, L, D)
         if box_embeds is None or box_embeds.shape[1] == 0:
             return words
-        is_box = ids == self.tokenizer.get_vocab()[prompts.BOX]
+        is_box = ids == special_ids(self.tokenizer).box
         rank = (is_box.long().cumsum(1) - 1).clamp(0, box_embeds.shape[1] - 1)
         boxes = box_embeds.gather(1, rank[..., None].expand(-1, -1, words.shape[-1]))
         return torch.where(is_box[..., None], boxes.to(words.dtype), words)

@@ -7,6 +7,7 @@ segments of one scene behind each other. Next: language.py, which runs a packed 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from vidllm_ros import prompts
 
 IGNORE = -100
+_OUR_TOKENS = re.compile(f"({re.escape(prompts.LOC)}|{re.escape(prompts.BOX)})")
 
 
 @dataclass(frozen=True)
@@ -97,21 +99,64 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids of the tokens that are not words; <pad>, <bos>, <eos> by the tokenizer's own names."""
+
+    pad: int
+    bos: int
+    eos: int
+    loc: int
+    box: int
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> SpecialIds:
+    """Look up the special tokens of a tokenizer, ours or a public model's.
+
+    Raises:
+        ValueError: it lacks one.
+    """
+    vocabulary = tokenizer.get_vocab()
+    found = {
+        "pad": tokenizer.pad_token_id,
+        "bos": tokenizer.bos_token_id,
+        "eos": tokenizer.eos_token_id,
+        "loc": vocabulary.get(prompts.LOC),
+        "box": vocabulary.get(prompts.BOX),
+    }
+    lacking = [name for name, index in found.items() if index is None]
+    if lacking:
+        raise ValueError(f"tokenizer: expected special tokens {lacking}, got none; add them first")
+    return SpecialIds(**found)
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the ids of a text, nothing added before or after."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    """Return the ids of a text, nothing added before or after.
+
+    Of the special tokens only <loc> and <box> are read as such, whatever a user writes.
+    """
+    ids: list[int] = []
+    vocabulary = tokenizer.get_vocab()
+    for piece in _OUR_TOKENS.split(text):
+        if piece in (prompts.LOC, prompts.BOX):
+            ids.append(vocabulary[piece])
+        elif piece:
+            words = tokenizer(piece, add_special_tokens=False, split_special_tokens=True)
+            ids += words["input_ids"]
+    return ids
 
 
 def pack_segments(
     tokenizer: PreTrainedTokenizerBase, scenes: Sequence[Sequence[Segment]]
 ) -> PackedText:
     """Lay out the segments of every scene in one row each."""
-    vocabulary = tokenizer.get_vocab()
-    pad, eos, loc = (vocabulary[token] for token in (prompts.PAD, prompts.EOS, prompts.LOC))
-    rows = [[_encode_segment(tokenizer, segment, eos) for segment in scene] for scene in scenes]
+    special = special_ids(tokenizer)
+    rows = [
+        [_encode_segment(tokenizer, segment, special.eos) for segment in scene] for scene in scenes
+    ]
     length = max([1, *(sum(len(ids) for ids, _ in row) for row in rows)])
     batch = len(rows)
-    ids = torch.full((batch, length), pad)
+    ids = torch.full((batch, length), special.pad)
     segment_ids = torch.full((batch, length), -1)
     offsets = torch.zeros(batch, length, dtype=torch.long)
     labels = torch.full((batch, length), IGNORE)
@@ -124,7 +169,9 @@ def pack_segments(
             labels[b, here] = torch.tensor(targets)
             segment_ids[b, here] = number
             offsets[b, here] = torch.arange(len(segment))
-            locs[b] += [(start + i, number) for i, token in enumerate(segment) if token == loc]
+            locs[b] += [
+                (start + i, number) for i, token in enumerate(segment) if token == special.loc
+            ]
             start = here.stop
     width = max(len(found) for found in locs) if locs else 0
     padded = [found + [(-1, -1)] * (width - len(found)) for found in locs]

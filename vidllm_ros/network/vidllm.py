@@ -11,7 +11,6 @@ attribute's name; scene_queries.py for how questions are run; checkpoint.py for 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from vidllm_ros.geometry.image import resize_frames
 from vidllm_ros.network import scene_queries
 from vidllm_ros.network.aggregator import Aggregator
 from vidllm_ros.network.box_features import BoxFeatures
-from vidllm_ros.network.camera_head import CameraHead, decode_pose
+from vidllm_ros.network.camera_head import CameraHead
+from vidllm_ros.network.checkpoint import MAX_SHARD_SIZE, load_tokenizer
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.cross_task_adapter import AdapterOutput, CrossTaskAdapter
 from vidllm_ros.network.dense_head import build_depth_head, build_point_head
@@ -31,62 +31,14 @@ from vidllm_ros.network.encoder import Encoder, EncoderOutput
 from vidllm_ros.network.grounding import GroundingDecoder
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import LayerScale, Mlp
-from vidllm_ros.network.metric_depth import MetricDepth, MetricDepthOutput
+from vidllm_ros.network.metric_depth import MetricDepth
+from vidllm_ros.network.metric_geometry import GeometryOutput, MetricGeometry, to_metric
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
-from vidllm_ros.network.scale_alignment import align_scale, confidence_weights
 from vidllm_ros.structures import Answer, Frames, GroundedBox, Reconstruction, SceneContext
 
 # Aggregator and camera trunk start livelier than VGGT's (0.01, 1e-6): this project trains from
 # scratch on little data. Loaded weights replace both.
 SCRATCH_LAYER_SCALE, SCRATCH_TOKEN_STD = 0.3, 0.02
-
-
-@dataclass(frozen=True)
-class GeometryOutput:
-    """What the reconstruction branch says; F of the S frames have dense maps.
-
-    Attributes:
-        pose_encodings: one an iteration, each (B, S, 9); the last one counts.
-        depth_rel: (B, F, H, W), relative units.
-        depth_confidence: (B, F, H, W), >= 1.
-        points: (B, F, H, W, 3), relative units, in training with a point head only.
-        points_confidence: (B, F, H, W), likewise.
-        metric_depth: of the F frames, m.
-        adapter: both token streams, all S frames.
-        dense_frames: which frames have dense maps, (F,).
-        image_size: (H, W), px.
-    """
-
-    pose_encodings: list[Tensor]
-    depth_rel: Tensor
-    depth_confidence: Tensor
-    points: Tensor | None
-    points_confidence: Tensor | None
-    metric_depth: MetricDepthOutput
-    adapter: AdapterOutput
-    dense_frames: Tensor
-    image_size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class MetricGeometry:
-    """Geometry in metres, detached, in the first camera's frame; F dense frames only.
-
-    Attributes:
-        depth: (B, F, H, W), m.
-        valid: (B, F, H, W).
-        K: (B, F, 3, 3), px.
-        T_world_camera: (B, F, 4, 4), m.
-        scale: metres per relative unit, (B,).
-        spread: see `ScaleAlignment`, (B,).
-    """
-
-    depth: Tensor
-    valid: Tensor
-    K: Tensor
-    T_world_camera: Tensor
-    scale: Tensor
-    spread: Tensor
 
 
 class VidLLM(PreTrainedModel):
@@ -119,6 +71,9 @@ class VidLLM(PreTrainedModel):
         self._scenes = scene_queries.SceneCache()
         self._start_from_scratch()
         self.post_init()
+        # post_init asks direct children only, and the language model is a grandchild: without this
+        # its tied table would be stored twice and loaded apart.
+        self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave every module of ours as it built itself; transformers' own bring their rule."""
@@ -137,6 +92,41 @@ class VidLLM(PreTrainedModel):
             last.weight.mul_(0.1)
             last.bias.zero_()
             last.bias[6:] = 0.25
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load weights and, where the folder has one, the tokenizer; arguments of transformers.
+
+        Prefer `checkpoint.load_vidllm`, which says in one sentence what is wrong with a folder.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model: VidLLM = loaded[0] if isinstance(loaded, tuple) else loaded
+        tokenizer = load_tokenizer(args[0] if args else kwargs["pretrained_model_name_or_path"])
+        if tokenizer is not None:
+            model.language.attach_tokenizer(tokenizer)
+        return loaded
+
+    def save_pretrained(
+        self, save_directory: Any, *args: Any, dtype: torch.dtype | None = None, **kwargs: Any
+    ) -> None:
+        """Write config, tokenizer and weights in shards of 14 MB at most; arguments of
+        transformers.
+
+        Args:
+            save_directory: folder, made where missing.
+            args: of transformers.
+            dtype: store the weights in this type (bfloat16 halves them); None keeps theirs.
+            kwargs: of transformers; `max_shard_size` defaults to 14 MB.
+        """
+        kwargs.setdefault("max_shard_size", MAX_SHARD_SIZE)
+        if dtype is not None:
+            kwargs["state_dict"] = {
+                name: value.to(dtype) if value.is_floating_point() else value
+                for name, value in self.state_dict().items()
+            }
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if self.language.has_tokenizer:
+            self.language.tokenizer.save_pretrained(save_directory)
 
     def train(self, mode: bool = True) -> VidLLM:
         """Switch training mode; remembered scenes belong to older weights and are forgotten."""
@@ -194,43 +184,8 @@ class VidLLM(PreTrainedModel):
         return AdapterOutput(adapted.geometry, apart.semantic, adapted.bridge)
 
     def metric_geometry(self, geometry: GeometryOutput) -> MetricGeometry:
-        """Bring the relative reconstruction to metres; no gradient leaves this function.
-
-        Depth and translation get the same scale, and the first camera becomes the world. Source:
-        Vid-LLM Sec. 3.2; the variants of `config.scale_alignment`.
-        """
-        mode = self.config.scale_alignment
-        relative = geometry.depth_rel.detach().float()
-        confidence = geometry.depth_confidence.detach().float()
-        metric = geometry.metric_depth.depth.detach().float()
-        depth = metric if mode == "metric_only" else relative
-        valid = torch.isfinite(depth) & (depth > 0) & torch.isfinite(confidence)
-        fits = [
-            align_scale(
-                relative[b],
-                metric[b],
-                confidence_weights(confidence[b]),
-                valid[b],
-                frames=self.config.scale_frames,
-                seed=self.config.scale_seed,
-                mode=mode,
-            )
-            for b in range(len(relative))
-        ]
-        scale = torch.stack([fit.scale for fit in fits])
-        encoding = geometry.pose_encodings[-1].detach().float()
-        T_camera_world, K = decode_pose(encoding, *geometry.image_size)
-        T_world_camera = relative_to_first(T_camera_world)
-        T_world_camera[..., :3, 3] *= scale[:, None, None]
-        dense = geometry.dense_frames
-        return MetricGeometry(
-            depth=torch.where(valid, depth * scale[:, None, None, None], 0.0),
-            valid=valid,
-            K=K.index_select(1, dense),
-            T_world_camera=T_world_camera.index_select(1, dense),
-            scale=scale,
-            spread=torch.stack([fit.spread for fit in fits]),
-        )
+        """Bring the relative reconstruction to metres, detached; see metric_geometry.py."""
+        return to_metric(geometry, self.config)
 
     def scene_tokens(
         self, semantic: Tensor, depth: Tensor, K: Tensor, T_world_camera: Tensor, valid: Tensor
@@ -355,14 +310,3 @@ class VidLLM(PreTrainedModel):
         if self.dtype in (torch.bfloat16, torch.float16):
             return torch.autocast(self.device.type, dtype=self.dtype)
         return contextlib.nullcontext()
-
-
-def relative_to_first(T_camera_world: Tensor) -> Tensor:
-    """Turn extrinsics (B, S, 4, 4) into poses T_world_camera whose world is the first camera."""
-    rotation, translation = T_camera_world[..., :3, :3], T_camera_world[..., :3, 3:]
-    inverse = T_camera_world.clone()  # T_w_camera, w the branch's own world
-    inverse[..., :3, :3] = rotation.mT
-    inverse[..., :3, 3:] = -rotation.mT @ translation
-    T_world_camera = T_camera_world[:, :1] @ inverse
-    T_world_camera[:, 0] = torch.eye(4, device=T_camera_world.device)
-    return T_world_camera

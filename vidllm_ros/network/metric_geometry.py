@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the reconstruction branch's numbers to metres in the first camera's frame.
+
+Relative depth and translation get one scale, fitted to the metric depth (scale_alignment.py),
+and the first camera becomes the world. What comes out is detached: it is what the 3D patches,
+the language branch and the robot see. Next: patches3d.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vidllm_ros.network.camera_head import decode_pose
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.cross_task_adapter import AdapterOutput
+from vidllm_ros.network.metric_depth import MetricDepthOutput
+from vidllm_ros.network.scale_alignment import align_scale, confidence_weights
+
+
+@dataclass(frozen=True)
+class GeometryOutput:
+    """What the reconstruction branch says; F of the S frames have dense maps.
+
+    Attributes:
+        pose_encodings: one an iteration, each (B, S, 9); the last one counts.
+        depth_rel: (B, F, H, W), relative units.
+        depth_confidence: (B, F, H, W), >= 1.
+        points: (B, F, H, W, 3), relative units, in training with a point head only.
+        points_confidence: (B, F, H, W), likewise.
+        metric_depth: of the F frames, m.
+        adapter: both token streams, all S frames.
+        dense_frames: which frames have dense maps, (F,).
+        image_size: (H, W), px.
+    """
+
+    pose_encodings: list[Tensor]
+    depth_rel: Tensor
+    depth_confidence: Tensor
+    points: Tensor | None
+    points_confidence: Tensor | None
+    metric_depth: MetricDepthOutput
+    adapter: AdapterOutput
+    dense_frames: Tensor
+    image_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class MetricGeometry:
+    """Geometry in metres, detached, in the first camera's frame; F dense frames only.
+
+    Attributes:
+        depth: (B, F, H, W), m.
+        valid: (B, F, H, W).
+        K: (B, F, 3, 3), px.
+        T_world_camera: (B, F, 4, 4), m.
+        scale: metres per relative unit, (B,).
+        spread: see `ScaleAlignment`, (B,).
+    """
+
+    depth: Tensor
+    valid: Tensor
+    K: Tensor
+    T_world_camera: Tensor
+    scale: Tensor
+    spread: Tensor
+
+
+def to_metric(geometry: GeometryOutput, config: VidLLMConfig) -> MetricGeometry:
+    """Scale depth and translation to metres and make the first camera the world.
+
+    Source: Vid-LLM Sec. 3.2, D = s * D_rel and t likewise; with "metric_only" (Table 6) the metric
+    depth itself is used and the translation stays as it is.
+
+    Args:
+        geometry: of `VidLLM.geometry`.
+        config: says which alignment.
+
+    Raises:
+        ValueError: a scene has no pixel to fit the scale to.
+    """
+    mode = config.scale_alignment
+    relative = geometry.depth_rel.detach().float()
+    confidence = geometry.depth_confidence.detach().float()
+    metric = geometry.metric_depth.depth.detach().float()
+    depth = metric if mode == "metric_only" else relative
+    valid = torch.isfinite(depth) & (depth > 0) & torch.isfinite(confidence)
+    fits = [
+        align_scale(
+            relative[b],
+            metric[b],
+            confidence_weights(confidence[b]),
+            valid[b],
+            frames=config.scale_frames,
+            seed=config.scale_seed,
+            mode=mode,
+        )
+        for b in range(len(relative))
+    ]
+    scale = torch.stack([fit.scale for fit in fits])
+    encoding = geometry.pose_encodings[-1].detach().float()
+    T_camera_world, K = decode_pose(encoding, *geometry.image_size)
+    T_world_camera = relative_to_first(T_camera_world)
+    T_world_camera[..., :3, 3] *= scale[:, None, None]
+    return MetricGeometry(
+        depth=torch.where(valid, depth * scale[:, None, None, None], 0.0),
+        valid=valid,
+        K=K.index_select(1, geometry.dense_frames),
+        T_world_camera=T_world_camera.index_select(1, geometry.dense_frames),
+        scale=scale,
+        spread=torch.stack([fit.spread for fit in fits]),
+    )
+
+
+def relative_to_first(T_camera_world: Tensor) -> Tensor:
+    """Turn extrinsics (B, S, 4, 4) into poses T_world_camera whose world is the first camera."""
+    rotation, translation = T_camera_world[..., :3, :3], T_camera_world[..., :3, 3:]
+    inverse = T_camera_world.clone()  # T_w_camera, w the branch's own world
+    inverse[..., :3, :3] = rotation.mT
+    inverse[..., :3, 3:] = -rotation.mT @ translation
+    T_world_camera = T_camera_world[:, :1] @ inverse
+    T_world_camera[:, 0] = torch.eye(4, device=T_camera_world.device)
+    return T_world_camera
