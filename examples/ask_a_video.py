@@ -4,7 +4,7 @@
 import sys
 
 from vidllm_ros.data.video import sample_uniform
-from vidllm_ros.network.vidllm import load_vidllm
+from vidllm_ros.network.checkpoint import load_vidllm
 
 if __name__ == "__main__":
     film, *questions = sys.argv[1:]

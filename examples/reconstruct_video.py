@@ -6,7 +6,7 @@ import sys
 from vidllm_ros.data.video import sample_uniform
 from vidllm_ros.geometry.point_cloud import cloud_from_reconstruction, write_ply
 from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL
-from vidllm_ros.network.vidllm import load_vidllm
+from vidllm_ros.network.checkpoint import load_vidllm
 
 if __name__ == "__main__":
     film, ply = sys.argv[1:]

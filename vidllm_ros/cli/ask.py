@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from vidllm_ros.cli.command import run_command
+from vidllm_ros.cli.ros_processes import ROS_PACKAGE, check_ros
 
 
 def ask(
@@ -25,8 +26,9 @@ def ask(
     json: Annotated[bool, typer.Option(help="print one JSON object a question")] = False,
 ) -> None:
     """Ask a running node through its /ask service."""
+    check_ros()
     options = ["--timeout", str(timeout), "--retry", str(retry), *(["--json"] if json else [])]
-    command = [sys.executable, "-m", "vidllm_ros.ros.ask", *question, *options]
+    command = [sys.executable, "-m", f"{ROS_PACKAGE}.ask", *question, *options]
     done = subprocess.run(command, check=False)
     if done.returncode != 0:
         raise typer.Exit(done.returncode)

@@ -56,25 +56,26 @@ def load_backend(name: BackendName, model: Path | None, device: str) -> Backend:
 
         return StandInBackend()
     folder = bundled_model() if model is None else model
-    from vidllm_ros.network.vidllm import VidLLM
+    place = choose_device(device)
+    from vidllm_ros.network.checkpoint import load_vidllm
 
-    if device != "cpu":
-        check_device(device)
-    network = VidLLM.from_pretrained(folder)
-    return network.to(device).eval()
+    return load_vidllm(folder, place)
 
 
-def check_device(device: str) -> None:
-    """Raise unless torch can compute on `device`.
+def choose_device(device: str) -> str:
+    """Return where to compute; "auto" takes a GPU if there is one.
 
     Raises:
         UserError: the name means nothing to torch or the machine lacks the device.
     """
     import torch
 
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"--device: expected one this machine has, got {device!r}; use cpu"
         ) from error
+    return device

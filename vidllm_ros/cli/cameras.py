@@ -25,11 +25,10 @@ from vidllm_ros.cli.ros_processes import RosProcess, RosProcesses
 from vidllm_ros.data import seven_scenes, synthrooms
 from vidllm_ros.data.samples import Question, SceneSample
 from vidllm_ros.data.video import VideoFrame, iterate_frames
-from vidllm_ros.geometry.image import plan_resize
 
-ROOM_FRAMES = 64
+ROOM_FRAMES = 48
 ROOM_SIZE = (168, 224)
-ROOM_RATE_HZ = 6.0
+ROOM_RATE_HZ = 5.0
 QUESTIONS = 5
 FAMILIES = ("existence", "color", "count", "place", "relation", "object", "nearest", "size")
 GENERAL_QUESTIONS = (
@@ -88,7 +87,7 @@ class RoomCamera:
             K=self.sample.K,
             T_truth_camera=self.sample.T_world_camera,
             boxes=tuple(entry.box for entry in self.sample.objects),
-            outline=np.asarray(synthrooms.generate_room(seed).outline, float),
+            outline=floor_outline(self.sample, seed),
         )
 
     def play(self, processes: RosProcesses, folder: Path, rate_hz: float | None) -> RosProcess:
@@ -113,6 +112,18 @@ class RoomCamera:
         return tuple(
             AskedQuestion(entry.question, entry.answers) for entry in one_of_each(seen.questions)
         )
+
+
+def floor_outline(sample: SceneSample, seed: int) -> NDArray[np.float64] | None:
+    """Return the corners of the room's floor, (4, 2), m; of the attempt the sample shows."""
+    for attempt in range(synthrooms.scene.MOST_ATTEMPTS):
+        room = synthrooms.generate_room(seed, attempt)
+        centers = {entry.object_id: entry.box.center for entry in room.objects}
+        seen = [(centers.get(entry.object_id), entry.box.center) for entry in sample.objects]
+        if all(center is not None and np.allclose(center, truth) for center, truth in seen):
+            half = np.array(room.size[:2]) / 2
+            return half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    return None
 
 
 def one_of_each(questions: Sequence[Question], count: int = QUESTIONS) -> list[Question]:
@@ -157,8 +168,6 @@ class FilmCamera:
         self._first = list(islice(self._rest, self.window))
         if not self._first:
             raise ValueError(f"{self.path}: expected a film, got one without any frame")
-        height, width = self._first[0].rgb.shape[:2]
-        plan_resize(height, width, 112, 14, "width")  # refuses what no network could use
         if len(self._first) < self.window:
             self.frames = len(self._first)
 
@@ -225,7 +234,7 @@ def seven_scenes_truth(folder: Path) -> Truth:
         stamps_ns=sequence.frames.stamps_ns,
         images=sequence.frames.images,
         depth=sequence.depth,
-        K=sequence.frames.K,
+        K=sequence.K,
         T_truth_camera=sequence.T_world_camera,
         is_upright=False,
     )

@@ -24,6 +24,7 @@ from rich.console import Console
 from vidllm_ros.cli.backends import BackendName, bundled_model
 from vidllm_ros.cli.command import FAILED, note, run_command
 from vidllm_ros.cli.output_files import check_folder_target
+from vidllm_ros.cli.ros_processes import check_ros
 
 if TYPE_CHECKING:
     from vidllm_ros.cli.cameras import Camera
@@ -47,13 +48,14 @@ def demo(
     out: Annotated[Path, typer.Option(help="folder of the results")] = Path("demo_out"),
     rate: Annotated[float | None, typer.Option(min=0.1, help="frames a second")] = None,
     model: Annotated[Path | None, typer.Option(help="folder of weights")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     backend: Annotated[
         BackendName, typer.Option(help="standin computes nothing and says so")
     ] = BackendName.VIDLLM,
 ) -> None:
     """Play a camera to the node over ROS 2, ask it, and draw what it saw beside the truth."""
     check_folder_target("--out", out)
+    check_ros()
     if backend is BackendName.VIDLLM and model is None:
         model = bundled_model()
     begin = time.monotonic()

@@ -95,7 +95,7 @@ def run_demo(settings: DemoSettings, folder: Path) -> DemoOutcome:
         TextColumn("{task.fields[said]}"),
         TimeElapsedColumn(),
     )
-    progress = Progress(*columns, console=Console(stderr=True))
+    progress = Progress(*columns, console=Console())
     with RosProcesses(folder, isolated_environment()) as processes, progress:
         return DemoRun(settings, folder, processes, progress).run()
 

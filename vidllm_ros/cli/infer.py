@@ -44,7 +44,7 @@ def infer(
     model: Annotated[
         Path | None, typer.Option(help="folder of weights; the bundled model if left out")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     backend: Annotated[
         BackendName, typer.Option(help="standin computes nothing and says so")
     ] = BackendName.VIDLLM,

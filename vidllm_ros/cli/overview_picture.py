@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ from matplotlib.patches import Polygon
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import ConvexHull, cKDTree
 
 from vidllm_ros.cli.output_files import write_picture
@@ -29,6 +31,7 @@ from vidllm_ros.structures import GroundedBox, check_shape
 
 ABOVE_CAMERA_M = 0.5
 MARGIN_M = 0.35
+ARROW_EVERY_M = 0.3
 PATH_COLOR = "#d81b60"
 INK = "#20242a"
 PAPER = "#f6f5f1"
@@ -156,10 +159,20 @@ def _draw_cloud(axes: Axes, view: SceneView) -> None:
     row = ((points[order, 1] - y_low) / cell).astype(int)
     canvas[row, column, :3] = rgb[order]
     canvas[row, column, 3] = 235
+    _fill_gaps(canvas)
     extent = (x_low, x_low + columns * cell, y_low, y_low + rows * cell)
     axes.imshow(canvas, extent=extent, origin="lower", interpolation="nearest", zorder=1)
     axes.set_xlim(x_low, x_high)
     axes.set_ylim(y_low, y_high)
+
+
+def _fill_gaps(canvas: NDArray[np.uint8]) -> None:
+    """Give cells between painted ones the colour of the nearest; outlines stay where they are."""
+    painted = canvas[..., 3] > 0
+    closed = cv2.morphologyEx(painted.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    nearest = distance_transform_edt(~painted, return_distances=False, return_indices=True)
+    gaps = (closed > 0) & ~painted
+    canvas[gaps] = canvas[nearest[0][gaps], nearest[1][gaps]]
 
 
 def _spacing(points: NDArray[np.float32]) -> float:
@@ -224,13 +237,15 @@ def _place_label(
 
 
 def _draw_path(axes: Axes, T_world_camera: NDArray[np.float64]) -> None:
-    """Draw where the camera went, and at ten places where it looked."""
+    """Draw where the camera went, and at up to ten places where it looked."""
     if not len(T_world_camera):
         return
     track = T_world_camera[:, :2, 3]
     (line,) = axes.plot(track[:, 0], track[:, 1], color=PATH_COLOR, linewidth=1.8, zorder=5)
     line.set_path_effects([withStroke(linewidth=3.4, foreground="white")])
-    some = np.unique(np.linspace(0, len(track) - 1, min(10, len(track))).round().astype(int))
+    length = float(np.linalg.norm(np.diff(track, axis=0), axis=1).sum())
+    arrows = min(int(np.clip(length / ARROW_EVERY_M, 5, 10)), len(track))
+    some = np.unique(np.linspace(0, len(track) - 1, arrows).round().astype(int))
     ahead = T_world_camera[some, :2, 2]  # the optical axis, flattened
     ahead = ahead / np.maximum(np.linalg.norm(ahead, axis=1, keepdims=True), 1e-6)
     axes.quiver(

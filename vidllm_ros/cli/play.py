@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from vidllm_ros.cli.command import UserError, run_command
+from vidllm_ros.cli.ros_processes import RosProcesses, check_ros
 
 
 def play(
@@ -29,8 +30,8 @@ def play(
     """Publish a film or a rendered room on the topics image and camera_info."""
     if (source is None) == (room is None):
         raise UserError("INPUT: expected a film or --room SEED, one of the two")
+    check_ros()
     from vidllm_ros.cli.cameras import Camera, FilmCamera, RoomCamera
-    from vidllm_ros.cli.ros_processes import RosProcesses
 
     camera: Camera
     camera = RoomCamera(room or 0) if source is None else FilmCamera(source, window=1)

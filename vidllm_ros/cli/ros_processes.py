@@ -19,6 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -26,6 +27,7 @@ from typing import Any, BinaryIO
 from vidllm_ros.cli.command import UserError
 
 ROS_PACKAGE = "vidllm_ros.ros"
+ROS_CLIENT = "rclpy"
 STOP_S = 8.0
 LAST_LINES = 15
 DDS_PORT = 7410  # of the first participant in domain 0; domains are 250 ports apart
@@ -34,6 +36,19 @@ SAFE_DOMAINS = range(1, 102)  # beyond these the ports meet the ephemeral ones o
 
 class ProcessError(UserError):
     """A process of ours ended when it should not have; the text holds its last lines."""
+
+
+def check_ros() -> None:
+    """Raise unless the ROS side can be started by this interpreter; nothing is imported.
+
+    Raises:
+        UserError: there is no ROS 2.
+    """
+    if find_spec(ROS_CLIENT) is None:
+        raise UserError(
+            f"ROS 2: expected {ROS_CLIENT} in {sys.executable}, found none; use `make demo`, or "
+            "source a ROS 2 installation (or scripts/env.sh) first"
+        )
 
 
 def isolated_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:

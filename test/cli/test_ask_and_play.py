@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from vidllm_ros.cli import ask, play, ros_processes
+
+
+@pytest.fixture
+def pretended(tmp_path, monkeypatch):
+    folder = tmp_path / "pretended"
+    folder.mkdir()
+    monkeypatch.setenv("PRETENDED_ROS", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    for module in (ros_processes, ask):
+        monkeypatch.setattr(module, "ROS_PACKAGE", "pretended_ros")
+    monkeypatch.setattr(ros_processes, "ROS_CLIENT", "json")
+    return folder
+
+
+def test_ask_passes_questions_and_options_on(pretended, capfd):
+    assert ask.main(["is there a chair?", "and a bed?", "--json"]) == 0
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [line["question"] for line in lines] == ["is there a chair?", "and a bed?"]
+
+
+def test_ask_returns_the_clients_exit_code(pretended, capfd):
+    (pretended / "node_is_busy").write_text("")
+    assert ask.main(["is there a chair?", "--json"]) == 1
+
+
+def test_play_sends_every_frame(pretended, tmp_path, capsys):
+    (pretended / "node_arguments").write_text("")
+    film = tmp_path / "film"
+    film.mkdir()
+    for index in range(5):
+        cv2.imwrite(str(film / f"{index}.png"), np.full((20, 30, 3), index, np.uint8))
+    assert play.main([str(film)]) == 0
+    assert "film: 5 frames played" in capsys.readouterr().out
+    frames = [json.loads(line) for line in (pretended / "frames.jsonl").read_text().splitlines()]
+    assert [frame["shape"] for frame in frames] == [[20, 30, 3]] * 5
+
+
+def test_play_wants_one_source(capsys):
+    assert play.main([]) != 0
+    assert "expected a film or --room SEED" in capsys.readouterr().err
+
+
+def test_play_of_a_torn_film_fails_with_its_sentence(pretended, tmp_path, capsys):
+    (pretended / "node_arguments").write_text("")
+    film = tmp_path / "film"
+    film.mkdir()
+    cv2.imwrite(str(film / "0.png"), np.zeros((20, 30, 3), np.uint8))
+    (film / "1.png").write_bytes(b"torn")
+    assert play.main([str(film)]) != 0
+    assert "1.png: expected an image" in capsys.readouterr().err
