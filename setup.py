@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`pip install .` without ROS: the network, the training and the command `vidllm`.
+
+On a ROS 2 installation colcon builds the package instead (package.xml, CMakeLists.txt). Requirements are the pinned ones
+of requirements.txt, so that a number is stated once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def requirements() -> list[str]:
+    """Return the lines of requirements.txt without comments."""
+    lines = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def text_of(tag: str) -> str:
+    """Return what package.xml says."""
+    return str(ElementTree.parse(HERE / "package.xml").findtext(tag))
+
+
+setup(
+    name="vidllm_ros",
+    version=text_of("version"),
+    description=text_of("description"),
+    license=text_of("license"),
+    packages=find_packages(include=["vidllm_ros", "vidllm_ros.*"]),
+    python_requires=">=3.10,<3.14",
+    install_requires=requirements(),
+    entry_points={"console_scripts": ["vidllm = vidllm_ros.cli.main:main"]},
+)
