@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of images as a film: names in reading order, times from the names where they have any.
+
+An RGB-D recording keeps depth beside colour; only colour is a film. `camera-intrinsics.txt`, nine
+numbers, is the camera's K. Next: seven_scenes.py, which reads the depth and the poses as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidllm_ros.data.frame_source import (
+    FIRST_STAMP_NS,
+    OPTICAL_FRAME,
+    VideoFrame,
+    check_size,
+    decode_image,
+)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+INTRINSICS_FILE = "camera-intrinsics.txt"
+FOLDER_RATE_HZ = 10.0
+NUMBERED_RATE_HZ = 30.0  # frame-000005.color.jpg: the numbers count a depth camera's frames
+EARLIEST_CLOCK_S = 1e8  # 1973; a number in a name below it is a counter, not a time
+
+_COLOR = re.compile(r"\.color\.")
+_DEPTH = re.compile(r"(^|[._-])depth([._-]|$)")
+_NUMBERED = re.compile(r"frame-(\d+)\.color$")
+
+
+class ImageFolder:
+    """The images of a folder, or one image alone, oldest first.
+
+    Attributes:
+        path: the folder, or the image.
+        files: the images, in the order of their names.
+        stamps_ns: one an image: the time in its name (seconds or nanoseconds since 1970), the
+            frame number of frame-NNNNNN.color at 30 Hz, or else its place at 10 Hz.
+        K: of every image, (3, 3), px, or None where the folder tells none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files = list_images(path)
+        self.stamps_ns = name_stamps([file.stem for file in self.files])
+        folder = path if path.is_dir() else path.parent
+        self.K = load_K(folder / INTRINSICS_FILE)
+
+    def count(self) -> int:
+        return len(self.files)
+
+    def read(self, chosen: Collection[int] | None = None) -> Iterator[VideoFrame]:
+        """Yield the images at these places.
+
+        Raises:
+            ValueError: a file is no image, is too small, or differs in size from the first read.
+        """
+        first: tuple[int, ...] | None = None
+        for place in range(len(self.files)) if chosen is None else sorted(chosen):
+            file = self.files[place]
+            rgb = decode_image(file.read_bytes(), str(file))
+            first = first or rgb.shape
+            if rgb.shape != first:
+                raise ValueError(
+                    f"{file}: expected {first[1]} x {first[0]} px as the images before it, got "
+                    f"{rgb.shape[1]} x {rgb.shape[0]}; keep images of one size in a folder"
+                )
+            check_size(str(file), rgb)
+            yield VideoFrame(self.stamps_ns[place], rgb, OPTICAL_FRAME, self.K)
+
+
+def list_images(path: Path) -> list[Path]:
+    """Return the colour images of a folder in reading order (2 before 10).
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not path.is_dir():
+        return [path]
+    files = [
+        entry
+        for entry in path.iterdir()
+        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
+    ]
+    named = [file for file in files if _COLOR.search(file.name.lower())]
+    color = named or [file for file in files if not _DEPTH.search(file.stem.lower())]
+    if not color:
+        found = f"{len(files)} depth images" if files else "none"
+        raise FileNotFoundError(
+            f"{path}: expected images ({', '.join(IMAGE_SUFFIXES[:3])}, ...) or a rosbag2 in this "
+            f"folder, found {found}; give the folder that holds them"
+        )
+    return sorted(color, key=lambda file: reading_order(file.name))
+
+
+def reading_order(name: str) -> list[tuple[int, str]]:
+    """Return a sort key that compares runs of digits as numbers; equal numbers by their text."""
+    parts = re.split(r"(\d+)", name)
+    key = [(int(part), "") if part.isdecimal() else (0, part.lower()) for part in parts]
+    return [*key, (0, name)]
+
+
+def name_stamps(stems: Sequence[str]) -> tuple[int, ...]:
+    """Return a stamp for each name, growing; see `ImageFolder.stamps_ns`."""
+    for read_time in (_clock_ns, _numbered_ns):
+        times = [read_time(stem) for stem in stems]
+        known = [time for time in times if time is not None]
+        if len(known) == len(stems) and all(b > a for a, b in pairwise(known)):
+            return tuple(known)
+    return tuple(FIRST_STAMP_NS + round(i * 1e9 / FOLDER_RATE_HZ) for i in range(len(stems)))
+
+
+def _clock_ns(stem: str) -> int | None:
+    """Return the time a name says: 1305031102.175304 (s) or 1403636579763555584 (ns)."""
+    match = re.fullmatch(r"(\d+)(?:\.(\d{1,9}))?", stem)
+    if match is None:
+        return None
+    whole, part = int(match[1]), match[2]
+    if part is None:
+        return whole if EARLIEST_CLOCK_S * 1e9 < whole < 2**63 else None
+    if not EARLIEST_CLOCK_S < whole < 2**33:
+        return None
+    return whole * 1_000_000_000 + int(part.ljust(9, "0"))
+
+
+def _numbered_ns(stem: str) -> int | None:
+    match = _NUMBERED.fullmatch(stem)
+    return (
+        None if match is None else FIRST_STAMP_NS + round(int(match[1]) * 1e9 / NUMBERED_RATE_HZ)
+    )
+
+
+def load_K(file: Path) -> NDArray[np.float64] | None:
+    """Read nine numbers as K, (3, 3), px; None where there is no such file.
+
+    Raises:
+        ValueError: they are not a camera's.
+    """
+    if not file.exists():
+        return None
+    try:
+        K = np.array([float(word) for word in file.read_text().replace(",", " ").split()])
+    except ValueError:
+        K = np.empty(0)
+    if K.size != 9 or not np.isfinite(K).all() or not is_intrinsics(K.reshape(3, 3)):
+        raise ValueError(
+            f"{file}: expected the 3 x 3 numbers fx 0 cx, 0 fy cy, 0 0 1 in px, got something "
+            "else; mend it or remove it"
+        )
+    return K.reshape(3, 3)
+
+
+def is_intrinsics(K: NDArray[np.float64]) -> bool:
+    """Tell whether (3, 3) numbers are a pinhole camera's, px."""
+    return bool(K[0, 0] > 0 and K[1, 1] > 0 and np.allclose(K[2], [0, 0, 1]))
