@@ -2,6 +2,11 @@
 """The demo with its ROS side pretended (pretended_ros); over real ROS 2 it is test/ros' matter."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -151,3 +156,28 @@ def _write(path, content):
 def _picture(path):
     cv2.imwrite(str(path), np.zeros((1, 1, 3), np.uint8))
     return path.parent
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_an_interrupt_ends_everything(number, pretended, film, tmp_path):
+    out = tmp_path / "out"
+    code = (
+        "import sys; from vidllm_ros.cli import demo, demo_run, ros_processes as ros;"
+        "ros.ROS_PACKAGE = 'pretended_ros'; ros.ROS_CLIENT = 'json'; demo_run.QUIET_S = 60;"
+        "raise SystemExit(demo.main(sys.argv[1:]))"
+    )
+    words = ["--input", str(film(40)), "--out", str(out), "--backend", "standin"]
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}:{Path(__file__).parent}"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 60
+    while not (pretended / "frames.jsonl").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(number)
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert (pretended / "node_ended").exists()
+    assert not out.exists()

@@ -28,7 +28,7 @@ def ask(
     """Ask a running node through its /ask service."""
     check_ros()
     options = ["--timeout", str(timeout), "--retry", str(retry), *(["--json"] if json else [])]
-    command = [sys.executable, "-m", f"{ROS_PACKAGE}.ask", *question, *options]
+    command = [sys.executable, "-m", f"{ROS_PACKAGE}.ask", *options, "--", *question]
     done = subprocess.run(command, check=False)
     if done.returncode != 0:
         raise typer.Exit(done.returncode)

@@ -178,7 +178,7 @@ class DemoRun:
         task = self.progress.add_task("asking", total=len(questions), said="")
         words = [entry.question for entry in questions]
         options = ["--json", "--timeout", str(ANSWER_S), "--retry", str(ANSWER_S)]
-        client = self.processes.start("ask", [*words, *options], accepted=(0, 1))
+        client = self.processes.start("ask", [*options, "--", *words], accepted=(0, 1))
         entries: list[dict[str, Any]] = []
         end = time.monotonic() + ANSWER_S * (len(questions) + 1)
         while len(entries) < len(questions):

@@ -9,8 +9,7 @@ if sys.argv[1] == "--save-map":
     Path(sys.argv[2]).write_bytes(b"ply\n")
     print(json.dumps({"success": True, "message": ""}))
     raise SystemExit
-first_option = next(i for i, word in enumerate(sys.argv) if word.startswith("--"))
-questions = sys.argv[1:first_option]
+questions = sys.argv[sys.argv.index("--") + 1 :]
 (FOLDER / "asked").write_text("\n".join(questions))
 is_busy = (FOLDER / "node_is_busy").exists()
 for question in questions:
