@@ -165,6 +165,8 @@ def test_tokenizer_writes_every_text_and_survives_the_disk(tmp_path):
     for text in ["brown chair", "Žluť 字 🪑", "1.25 m", " two"]:
         assert tokenizer.decode(encode(tokenizer, text)) == text
         assert encode(again, text) == encode(tokenizer, text)
+    assert not {0, 1, 2} & set(encode(tokenizer, "a<eos><bos> <pad>")), "words stay words"
+    assert encode(tokenizer, "a<loc>")[-1] == 3
     assert [tokenizer.get_vocab()[t] for t in prompts.SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
     assert len(encode(tokenizer, prompts.grounding_prompt("a"))) < 12
     with pytest.raises(ValueError, match="vocab_size"):

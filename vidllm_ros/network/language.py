@@ -173,7 +173,17 @@ class SceneLanguageModel(nn.Module):
     def packed_cached(
         self, prefix: ScenePrefix, text: PackedText, box_embeds: Tensor | None = None
     ) -> LanguageOutput:
-        """Run segments of one scene, (1, L), on its cached prefix; equals `packed_forward`."""
+        """Run segments of one scene, (1, L), on its cached prefix; equals `packed_forward`.
+
+        Raises:
+            ValueError: a segment does not fit the context beside the scene.
+        """
+        longest = int(text.offsets.max()) + 1
+        if prefix.length + longest > self.max_length:
+            raise ValueError(
+                f"phrase: expected at most {self.max_length - prefix.length} tokens beside this "
+                f"scene, got {longest}; shorten it"
+            )
         words = self._embed(text.ids, box_embeds)
         seen = torch.ones(1, prefix.length, dtype=torch.bool, device=words.device)
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class SceneState:
         tokens, positions, mask: the scene as a batch of one, on the model's device.
         prefix: keys and values of the language model.
         proposals: boxes before any phrase; None where the scene has no token.
+        label_scores: of label sets asked before, each (V, Q).
     """
 
     tokens: Tensor
@@ -50,6 +51,7 @@ class SceneState:
     mask: Tensor
     prefix: ScenePrefix
     proposals: Proposals | None
+    label_scores: dict[tuple[str, ...], NDArray[np.float32]] = field(default_factory=dict)
 
 
 class SceneCache:
@@ -108,10 +110,17 @@ def answer(model: VidLLM, scene: SceneContext, question: str, max_new_tokens: in
     prompt = prompts.question_prompt(question, template=model.language.template)
     with model.autocast():
         said = model.language.generate(state.prefix, prompt, max_new_tokens)
-    boxes = ground(model, scene, question, None, EVIDENCE_BOXES)
-    names = _names(model, state, boxes)
-    named = tuple(replace(box, label=name) for box, name in zip(boxes, names, strict=True))
-    return Answer(said.text, said.confidence, named, scene.stamps_ns)
+    boxes: tuple[GroundedBox, ...] = ()
+    if state.proposals is not None:
+        scores = _proposal_scores(model, state, [question])[0]
+        vocabulary = tuple(model.config.label_vocabulary)
+        if vocabulary:
+            best = _label_scores(model, state, vocabulary).argmax(axis=0)
+            labels = [vocabulary[index] for index in best]
+        else:
+            labels = [prompts.clean_text(question)] * len(scores)
+        boxes = _pick(model, state.proposals, scores, labels, None, EVIDENCE_BOXES)
+    return Answer(said.text, said.confidence, boxes, scene.stamps_ns)
 
 
 @torch.inference_mode()
@@ -150,11 +159,11 @@ def detect(
     max_boxes: int,
 ) -> tuple[GroundedBox, ...]:
     """Find every object of these labels; all labels run in one packed pass."""
-    names = list(model.config.label_vocabulary if labels is None else labels)
+    names = tuple(model.config.label_vocabulary if labels is None else labels)
     state = scene_state(model, scene)
     if state.proposals is None or not names:
         return ()
-    scores = _proposal_scores(model, state, names)  # (V, Q)
+    scores = _label_scores(model, state, names)  # (V, Q)
     best = scores.argmax(axis=0)
     chosen = [names[index] for index in best]
     return _pick(model, state.proposals, scores.max(axis=0), chosen, threshold, max_boxes)
@@ -168,7 +177,13 @@ def score_boxes(
     state = scene_state(model, scene)
     if not boxes or not state.mask.any():
         return np.zeros(len(boxes), np.float32)
-    return _given_scores(model, state, boxes, [phrase])[0]
+    with model.autocast():
+        text, said = _phrases(model, state, [phrase])
+        features = model.box_features.features(
+            state.tokens, state.positions, state.mask, _batch(boxes, model.device)
+        )
+        logits = model.grounding.match(features, text.at_loc(said.hidden))
+    return np.asarray(logits[0, 0].sigmoid().float().cpu().numpy(), np.float32)
 
 
 @torch.inference_mode()
@@ -210,26 +225,15 @@ def _proposal_scores(
     return np.asarray(scores.float().cpu().numpy(), np.float32)
 
 
-def _given_scores(
-    model: VidLLM, state: SceneState, boxes: Sequence[GroundedBox], phrases: Sequence[str]
+def _label_scores(
+    model: VidLLM, state: SceneState, labels: tuple[str, ...]
 ) -> NDArray[np.float32]:
-    """Probability that each phrase names each given box, (R, boxes)."""
-    with model.autocast():
-        text, said = _phrases(model, state, phrases)
-        features = model.box_features.features(
-            state.tokens, state.positions, state.mask, _batch(boxes, model.device)
-        )
-        logits = model.grounding.match(features, text.at_loc(said.hidden))
-    return np.asarray(logits[0].sigmoid().float().cpu().numpy(), np.float32)
-
-
-def _names(model: VidLLM, state: SceneState, boxes: Sequence[GroundedBox]) -> list[str]:
-    """Name boxes by the vocabulary; as they are where there is none."""
-    names = list(model.config.label_vocabulary)
-    if not boxes or not names:
-        return [box.label for box in boxes]
-    best = _given_scores(model, state, boxes, names).argmax(axis=0)
-    return [names[index] for index in best]
+    """Scores of a set of labels, (V, Q); computed once a scene, for they come with every
+    window.
+    """
+    if labels not in state.label_scores:
+        state.label_scores[labels] = _proposal_scores(model, state, labels)
+    return state.label_scores[labels]
 
 
 def _batch(boxes: Sequence[GroundedBox], device: torch.device) -> BoxBatch:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -116,18 +117,23 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> SpecialIds:
     Raises:
         ValueError: it lacks one.
     """
-    vocabulary = tokenizer.get_vocab()
     found = {
         "pad": tokenizer.pad_token_id,
         "bos": tokenizer.bos_token_id,
         "eos": tokenizer.eos_token_id,
-        "loc": vocabulary.get(prompts.LOC),
-        "box": vocabulary.get(prompts.BOX),
+        "loc": _index(tokenizer, prompts.LOC),
+        "box": _index(tokenizer, prompts.BOX),
     }
     lacking = [name for name, index in found.items() if index is None]
     if lacking:
         raise ValueError(f"tokenizer: expected special tokens {lacking}, got none; add them first")
     return SpecialIds(**found)
+
+
+def _index(tokenizer: PreTrainedTokenizerBase, token: str) -> int | None:
+    """Look up one token; None where the tokenizer would answer with its unknown token."""
+    index: Any = tokenizer.convert_tokens_to_ids(token)
+    return None if index is None or index == tokenizer.unk_token_id else int(index)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -136,10 +142,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     Of the special tokens only <loc> and <box> are read as such, whatever a user writes.
     """
     ids: list[int] = []
-    vocabulary = tokenizer.get_vocab()
     for piece in _OUR_TOKENS.split(text):
         if piece in (prompts.LOC, prompts.BOX):
-            ids.append(vocabulary[piece])
+            index = _index(tokenizer, piece)
+            if index is None:
+                raise ValueError(f"tokenizer: expected the token {piece}, got none; add it first")
+            ids.append(index)
         elif piece:
             words = tokenizer(piece, add_special_tokens=False, split_special_tokens=True)
             ids += words["input_ids"]

@@ -123,6 +123,7 @@ class VidLLM(PreTrainedModel):
             kwargs["state_dict"] = {
                 name: value.to(dtype) if value.is_floating_point() else value
                 for name, value in self.state_dict().items()
+                if name not in self.all_tied_weights_keys  # a copy would no longer be seen as tied
             }
         super().save_pretrained(save_directory, *args, **kwargs)
         if self.language.has_tokenizer:

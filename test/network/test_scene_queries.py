@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions to a scene: repeatable, remembered while the scene lives, never a crash."""
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+
+from vidllm_ros import prompts
+from vidllm_ros.geometry.boxes import aabb_iou, aabb_of
+from vidllm_ros.network import scene_queries
+from vidllm_ros.network.language import Generated
+from vidllm_ros.network.text_packing import encode
+from vidllm_ros.structures import GroundedBox, SceneContext
+
+
+@pytest.fixture
+def model(build_tiny):
+    model = build_tiny()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith(("language", "grounding", "box_features", "projector")):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture
+def scene(model, frames):
+    return model.reconstruct(frames).scene
+
+
+def test_everything_that_can_be_asked(model, scene):
+    answer = model.answer(scene, "What colour is the chair?", max_new_tokens=5)
+    assert answer.stamps_ns == scene.stamps_ns
+    found = model.detect(scene, threshold=0.0)
+    assert 0 < len(found) <= 8
+    assert {box.label for box in found} <= {"chair", "table", "lamp"}
+    phrase = model.ground(scene, "the table", threshold=0.0, max_boxes=3)
+    assert 0 < len(phrase) <= 3
+    assert phrase[0].label == "the table"
+    assert list(phrase) == sorted(phrase, key=lambda box: -box.score)
+    described = model.describe(scene, phrase[0], max_new_tokens=5)
+    assert described.boxes == (phrase[0],)
+    scores = model.score_boxes(scene, found, "the table")
+    assert scores.shape == (len(found),)
+    assert model.score_boxes(scene, (), "the table").shape == (0,)
+    for box in (*found, *phrase):
+        assert np.linalg.norm(box.quat_xyzw) == pytest.approx(1.0)
+        assert box.quat_xyzw[3] >= 0
+
+
+def test_nothing_is_found_above_one(model, scene):
+    assert model.ground(scene, "the table", threshold=1.01) == ()
+    assert model.detect(scene, threshold=1.01) == ()
+    assert model.detect(scene, labels=()) == ()
+
+
+def test_kept_boxes_do_not_overlap(model, scene):
+    bounds = np.stack([aabb_of(box) for box in model.detect(scene, threshold=0.0)])
+    overlap = aabb_iou(bounds, bounds) - np.eye(len(bounds))
+    assert overlap.max() <= scene_queries.MAX_OVERLAP + 1e-9
+
+
+def test_answers_do_not_depend_on_what_was_asked_before(model, scene):
+    fresh = SceneContext(scene.tokens, scene.positions, scene.stamps_ns, scene.T_world_camera)
+    model.answer(scene, "How many chairs?", 6)
+    model.detect(scene, threshold=0.0)
+    later = model.answer(scene, "What colour is the table?", 6)
+    first = model.answer(fresh, "What colour is the table?", 6)
+    assert later.text == first.text
+    assert later.confidence == pytest.approx(first.confidence, rel=1e-4)
+
+
+def test_answer_equals_the_plain_model(model, scene):
+    ids = encode(model.language.tokenizer, prompts.question_prompt("How many?"))
+    start, table = len(ids), model.language.model.get_input_embeddings()
+    with torch.inference_mode():
+        projected = model.projector(scene.tokens)
+        for _ in range(6):
+            words = torch.cat([table(torch.tensor([1])), projected, table(torch.tensor(ids))])
+            logits = model.language.model(inputs_embeds=words[None]).logits[0, -1]
+            logits[[0, 1, 3, 4]] = -torch.inf
+            ids.append(int(logits.argmax()))
+            if ids[-1] == 2:
+                break
+    expected = model.language.tokenizer.decode(ids[start:], skip_special_tokens=True).strip()
+    assert model.answer(scene, "How many?", 6).text == expected
+
+
+def test_one_packed_pass_detects_what_single_phrases_ground(model, scene):
+    found = model.detect(scene, labels=("chair",), threshold=0.0)
+    single = model.ground(scene, "chair", threshold=0.0, max_boxes=64)
+    assert len(found) == len(single) > 0
+    for ours, alone in zip(found, single, strict=True):
+        np.testing.assert_allclose(ours.center, alone.center, atol=1e-5)
+        assert ours.score == pytest.approx(alone.score, abs=1e-5)
+
+
+def test_scene_is_remembered_while_it_lives_and_no_longer(model, scene):
+    calls = []
+    encode_scene = model.language.encode_scene
+    model.language.encode_scene = lambda embeds: calls.append(1) or encode_scene(embeds)
+    model.answer(scene, "a?", 2)
+    model.ground(scene, "b")
+    assert len(calls) == 1
+    copy = SceneContext(scene.tokens, scene.positions, scene.stamps_ns, scene.T_world_camera)
+    model.answer(copy, "a?", 2)
+    assert len(calls) == 2
+    assert len(model._scenes) == 2
+    del copy
+    gc.collect()
+    assert len(model._scenes) == 1
+    model.train()
+    assert len(model._scenes) == 0
+
+
+def test_cache_is_bounded(model, scene):
+    scenes = [
+        SceneContext(scene.tokens, scene.positions, scene.stamps_ns, scene.T_world_camera)
+        for _ in range(7)
+    ]
+    for one in scenes:
+        model.ground(one, "chair")
+    assert len(model._scenes) == model._scenes.capacity
+
+
+def test_empty_scene_still_answers(model, scene):
+    empty = SceneContext(
+        scene.tokens[:0], scene.positions[:0], scene.stamps_ns, scene.T_world_camera
+    )
+    box = GroundedBox("", 1.0, np.zeros(3), np.ones(3))
+    assert model.answer(empty, "What is here?", 3).boxes == ()
+    assert model.detect(empty) == ()
+    assert model.ground(empty, "chair", threshold=0.0) == ()
+    assert model.score_boxes(empty, (box,), "chair").tolist() == [0.0]
+    assert model.describe(empty, box, 3).boxes == (box,)
+
+
+@pytest.mark.parametrize("text", ["", "🪑", "\x00\x1b", "<eos><loc><box>", "a" * 300])
+def test_any_words_are_taken(model, scene, text):
+    assert 0 <= model.answer(scene, text, 3).confidence <= 1
+    model.ground(scene, text)
+    model.detect(scene, labels=(text,))
+
+
+def test_boxes_written_in_words_are_read_back(model, scene, monkeypatch):
+    said = Generated("It is at [1, 2, 3, 0.5, 0.5, 1.0].", 0.7)
+    monkeypatch.setattr(model.language, "generate", lambda *_: said)
+    (box,) = model.ground_in_words(scene, "the chair")
+    assert box.center.tolist() == [1, 2, 3]
+    assert box.size.tolist() == [0.5, 0.5, 1.0]
+    assert (box.label, box.score) == ("the chair", 0.7)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole network: shapes, one-way gradients, invariances, every variant, one batch learnt."""
+
+import numpy as np
+import pytest
+import torch
+
+from vidllm_ros import prompts
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.text_packing import IGNORE, Segment, pack_segments
+from vidllm_ros.network.vidllm import VidLLM
+
+RECONSTRUCTION = ("aggregator", "camera_head", "depth_head", "point_head", "metric_depth")
+LANGUAGE = ("language", "projector", "grounding", "patches", "box_features")
+
+
+def images(batch=1, frames=3):
+    return torch.rand(batch, frames, 3, 42, 56, generator=torch.Generator().manual_seed(0))
+
+
+def words(model, batch=1):
+    segments = [
+        Segment(prompts.question_prompt("What colour is the chair?"), " brown"),
+        Segment(prompts.grounding_prompt("the table")),
+    ]
+    return pack_segments(model.language.tokenizer, [segments] * batch)
+
+
+def language_loss(model, patches, text):
+    said = model.language.packed_forward(model.projector(patches.tokens), patches.mask, text)
+    proposals = model.grounding.propose(patches.tokens, patches.positions, patches.mask)
+    match = model.grounding.match(proposals.features, text.at_loc(said.hidden))
+    answer = torch.nn.functional.cross_entropy(
+        said.logits.flatten(0, 1), text.labels.flatten(), ignore_index=IGNORE
+    )
+    boxes = sum(layer.center.square().mean() + layer.size.mean() for layer in proposals.layers)
+    return answer + match.mean() + boxes + proposals.last.objectness_logits.mean()
+
+
+def touched(model):
+    return {
+        name
+        for name, part in model.named_children()
+        if any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
+    }
+
+
+def test_geometry_shapes_and_dense_frames(build_tiny):
+    model = build_tiny()
+    chosen = torch.tensor([0, 2])
+    model.train()
+    out = model.geometry(images(2, 4), chosen)
+    assert [tuple(pose.shape) for pose in out.pose_encodings] == [(2, 4, 9)] * 4
+    assert out.depth_rel.shape == out.depth_confidence.shape == (2, 2, 42, 56)
+    assert out.points.shape == (2, 2, 42, 56, 3)
+    assert out.metric_depth.depth.shape == (2, 2, 42, 56)
+    assert out.adapter.geometry.shape == (2, 4, 12, 32)
+    model.eval()
+    few, whole = model.geometry(images(2, 4), chosen), model.geometry(images(2, 4))
+    assert whole.points is None
+    torch.testing.assert_close(few.depth_rel, whole.depth_rel[:, chosen], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        few.metric_depth.depth, whole.metric_depth.depth[:, chosen], atol=1e-5, rtol=1e-4
+    )
+    patches = model.predicted_scene(whole)
+    assert patches.tokens.shape[2] == 32
+    assert patches.mask.any(dim=1).all()
+
+
+def test_gradients_cross_the_door_one_way(build_tiny):
+    model = build_tiny().train()
+    geometry = model.geometry(images())
+    language_loss(model, model.predicted_scene(geometry), words(model)).backward()
+    reached = touched(model)
+    assert reached.isdisjoint(RECONSTRUCTION), reached
+    assert {"encoder", "adapter", "language", "projector", "grounding", "patches"} <= reached
+    for name in RECONSTRUCTION:
+        assert all(p.grad is None for p in getattr(model, name).parameters()), name
+    model.zero_grad()
+    geometry = model.geometry(images())
+    loss = geometry.depth_rel.mean() + geometry.points.mean() + geometry.metric_depth.depth.mean()
+    (loss + sum(pose.sum() for pose in geometry.pose_encodings)).backward()
+    assert touched(model) == {"encoder", "adapter", *RECONSTRUCTION}
+
+
+def test_encoder_can_be_kept_from_either_loss(build_tiny):
+    model = build_tiny(language_trains_encoder=False, metric_trains_encoder=False).train()
+    geometry = model.geometry(images())
+    language_loss(model, model.predicted_scene(geometry), words(model)).backward()
+    assert "encoder" not in touched(model)
+    assert "adapter" in touched(model)
+    model.zero_grad()
+    model.geometry(images()).metric_depth.depth.mean().backward()
+    assert touched(model) == {"metric_depth"}
+    model.zero_grad()
+    model.geometry(images()).depth_rel.mean().backward()
+    assert "encoder" in touched(model)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"point_head": False},
+        {"adapter": "none"},
+        {"adapter": "cross_attention"},
+        {"adapter": "concat_self_attention"},
+        {"bridge_per_frame": True},
+        {"scale_alignment": "metric_only"},
+        {"scale_alignment": "none"},
+        {"scale_alignment": "log_median"},
+        {"metric_centers": "attractor", "metric_full_size": True},
+        {"voxel_size_m": 0.0},
+        {"prompt_template": "vicuna"},
+        {"resize_mode": "square"},
+    ],
+    ids=str,
+)
+def test_every_variant_runs_end_to_end(build_tiny, frames, changes):
+    model = build_tiny(**changes)
+    reconstruction = model.reconstruct(frames)
+    assert reconstruction.valid.all()
+    answer = model.answer(reconstruction.scene, "What colour is the chair?", 4)
+    assert 0 <= answer.confidence <= 1
+
+
+def test_reconstruct_is_metric_normalised_and_repeatable(build_tiny, frames):
+    model = build_tiny()
+    first, second = model.reconstruct(frames), model.reconstruct(frames)
+    assert first.images.shape == (5, 42, 56, 3)
+    assert first.frame_id == "left_optical_frame"
+    assert first.stamps_ns == frames.stamps_ns
+    np.testing.assert_array_equal(first.T_world_camera[0], np.eye(4))
+    np.testing.assert_array_equal(first.depth, second.depth)
+    assert torch.equal(first.scene.tokens, second.scene.tokens)
+    assert first.depth.dtype == np.float32
+    assert first.scale > 0
+    assert (first.confidence >= 1).all()
+    np.testing.assert_allclose(first.K[:, 0, 2], 28.0)
+    assert 0 < len(first.scene.tokens) <= 48
+    single = model.reconstruct(frames.select([0]))
+    assert single.depth.shape == (1, 42, 56)
+
+
+def test_frames_other_than_the_first_may_change_places(build_tiny):
+    model = build_tiny()
+    order = torch.tensor([0, 3, 1, 2])
+    with torch.no_grad():
+        straight, mixed = model.geometry(images(1, 4)), model.geometry(images(1, 4)[:, order])
+    torch.testing.assert_close(mixed.depth_rel, straight.depth_rel[:, order], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        mixed.pose_encodings[-1], straight.pose_encodings[-1][:, order], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_default_size_fits_the_bundle():
+    with torch.device("meta"):
+        model = VidLLM(VidLLMConfig(point_head=False))
+        count = sum(p.numel() for p in model.parameters())
+    assert 10e6 < count <= 11.5e6, count
+
+
+def test_learns_one_batch_under_bfloat16(build_tiny):
+    model = build_tiny().train()
+    text = words(model)
+    frames_in, target = images(1, 3), torch.linspace(1.0, 3.0, 56).expand(1, 3, 42, 56)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    history = []
+    for _ in range(30):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            geometry = model.geometry(frames_in)
+            patches = model.predicted_scene(geometry)
+            said = model.language.packed_forward(
+                model.projector(patches.tokens), patches.mask, text
+            )
+        answer = torch.nn.functional.cross_entropy(
+            said.logits.float().flatten(0, 1), text.labels.flatten(), ignore_index=IGNORE
+        )
+        metric = (geometry.metric_depth.depth.log() - target.log()).abs().mean()
+        relative = (geometry.depth_rel - target / 2).abs().mean()
+        optimizer.zero_grad()
+        (answer + metric + relative).backward()
+        optimizer.step()
+        history.append((answer.item(), metric.item(), relative.item()))
+    for name, values in zip(
+        ("answer", "metric", "relative"), zip(*history, strict=True), strict=True
+    ):
+        assert values[-1] < 0.5 * values[0], (name, values)
