@@ -65,7 +65,7 @@ def add_openings(layout: Layout, kind: str) -> None:
             curtain = fixtures.build_curtain(layout.rng, color, width)
             c, s = np.cos(window.yaw_rad), np.sin(window.yaw_rad)
             along = float(c * window.x + s * window.y)
-            layout.try_place(layout.at_wall(curtain, window.wall, along, None))
+            layout.try_place(layout.at_wall(curtain, window.wall, along, None), margin=0.0)
 
 
 def add_chairs(

@@ -80,7 +80,7 @@ def build_curtain(rng: np.random.Generator, color: str, width: float = 1.2) -> M
     b = ModelBuilder()
     bottom, top = float(rng.choice([0.05, 0.7])), float(rng.uniform(2.15, 2.3))
     panel = float(rng.uniform(0.36, 0.55))
-    y = 0.17
+    y = 0.19  # clear of the window's sill
     b.box((0, y), top, (width + 2 * panel, 0.03, 0.03), metal(rng))
     cloth = hanging_cloth(rng, color)
     for sx in (-1, 1):

@@ -107,10 +107,9 @@ class EmbreexCaster:
 
     def first_hits(self, origins: Tensor, directions: Tensor) -> Hits:
         found = self._scene.run(_array(origins), _array(directions), output=True)
-        triangle = torch.from_numpy(found["primID"]).long()
-        missed = triangle < 0
-        distance = torch.from_numpy(found["tfar"]).masked_fill_(missed, torch.inf)
-        return Hits(distance, torch.where(missed, -1, triangle // 2))
+        triangle = torch.from_numpy(found["primID"]).to(torch.int64)
+        distance = torch.from_numpy(found["tfar"]).masked_fill_(triangle < 0, torch.inf)
+        return Hits(distance, triangle >> 1)  # -1 stays -1
 
     def is_blocked(self, origins: Tensor, directions: Tensor) -> Tensor:
         reach = np.ones(len(origins), np.float32)
@@ -137,7 +136,7 @@ class Open3dCaster:
         found = self._scene.cast_rays(self._rays(origins, directions), nthreads=self._threads)
         distance = torch.from_numpy(found["t_hit"].numpy())
         triangle = torch.from_numpy(found["primitive_ids"].numpy().astype(np.int64))
-        return Hits(distance, torch.where(torch.isinf(distance), -1, triangle // 2))
+        return Hits(distance, torch.where(torch.isinf(distance), -1, triangle >> 1))
 
     def is_blocked(self, origins: Tensor, directions: Tensor) -> Tensor:
         rays = self._rays(origins, directions)

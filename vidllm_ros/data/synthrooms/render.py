@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidllm_ros.data.synthrooms.raycast import Hits, RayCaster, build_caster
+from vidllm_ros.data.synthrooms.raycast import Hits, build_caster
 from vidllm_ros.data.synthrooms.rooms import Room
 from vidllm_ros.data.synthrooms.shading import (
     SENSOR_STREAM,
+    Surfaces,
     build_surfaces,
     draw_sensor,
     expose,
@@ -27,7 +28,7 @@ from vidllm_ros.data.synthrooms.shading import (
 )
 from vidllm_ros.data.synthrooms.walk import Walk
 
-FRAMES_AT_ONCE_CPU = 4
+FRAMES_AT_ONCE_CPU = 8
 
 
 @dataclass(frozen=True)
@@ -84,18 +85,17 @@ def render(
         shape = (len(chunk), height, width)
         pixel_rad = 1.0 / float(K[0, 0])
         colors = shade_hits(room, surfaces, caster, rays, hits, pixel_rad)
-        light.append(colors.reshape(*shape, 3))
+        light.append(colors.reshape(3, *shape).transpose(0, 1))
         depth.append(hits.distance.reshape(shape))
         faces.append(hits.faces.reshape(shape))
     sensor_rng = np.random.default_rng([room.seed, SENSOR_STREAM])
     sensor = draw_sensor(sensor_rng)
     images = expose(torch.cat(light), sensor, walk.blur, walk.exposure, sensor_rng)
-    return assemble(room, caster, images, torch.cat(depth), torch.cat(faces), K, with_normals)
+    return assemble(surfaces, images, torch.cat(depth), torch.cat(faces), K, with_normals)
 
 
 def assemble(
-    room: Room,
-    caster: RayCaster,
+    surfaces: Surfaces,
     images: NDArray[np.uint8],
     depth: Tensor,
     faces: Tensor,
@@ -104,13 +104,13 @@ def assemble(
 ) -> Rendering:
     """Look up what each face belongs to."""
     missed = faces < 0
-    box = faces.clamp(min=0) // 6
-    ids = torch.from_numpy(room.boxes.object_ids).to(caster.device)[box].masked_fill(missed, -1)
-    labels = torch.from_numpy(room.boxes.label_ids).to(caster.device)[box].masked_fill(missed, -1)
+    face = faces.clamp(min=0).ravel()
+    ids = surfaces.object_ids.index_select(0, face).view_as(faces).masked_fill_(missed, -1)
+    labels = surfaces.label_ids.index_select(0, face).view_as(faces).masked_fill_(missed, -1)
     normals = None
     if with_normals:
-        table = build_surfaces(room, caster.device).normals
-        normals = table[faces.clamp(min=0)].cpu().numpy()
+        rows = surfaces.frames[:3].index_select(1, face).t()
+        normals = rows.reshape(*faces.shape, 3).cpu().numpy()
     return Rendering(
         images=images,
         depth=depth.masked_fill(missed, torch.nan).cpu().numpy(),
@@ -133,6 +133,8 @@ def pixel_directions(
 def cast(poses: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Return origins and directions in the room of every pixel of every pose, (S H W, 3) each."""
     rotation = poses[:, :3, :3]
-    directions = (pixels[None, :, None, :] * rotation[:, None]).sum(-1)  # (S, HW, 3)
+    directions = pixels[None, :, 0:1] * rotation[:, None, :, 0]  # (S, HW, 3)
+    directions = torch.addcmul(directions, pixels[None, :, 1:2], rotation[:, None, :, 1])
+    directions = torch.addcmul(directions, pixels[None, :, 2:3], rotation[:, None, :, 2])
     origins = poses[:, None, :3, 3].expand_as(directions)
     return origins.reshape(-1, 3).contiguous(), directions.reshape(-1, 3).contiguous()

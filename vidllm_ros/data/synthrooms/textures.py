@@ -62,12 +62,12 @@ class NoiseTables:
     def cloud(self, x: Tensor, y: Tensor) -> Tensor:
         """Return smooth noise at table coordinates; neighbouring cells agree over about 16."""
         column, row = x.floor().long() & (TILE - 1), y.floor().long() & (TILE - 1)
-        return self.smooth[row * TILE + column]
+        return self.smooth.index_select(0, row * TILE + column)
 
     def cell(self, i: Tensor, j: Tensor, seed: Tensor) -> Tensor:
         """Return one random number in [0, 1] for each integer cell."""
         key = i.long() * 7919 + j.long() * 104729 + seed.long() * 1299709
-        return self.white[key & 65535]
+        return self.white.index_select(0, key & 65535)
 
 
 @lru_cache(maxsize=4)

@@ -21,7 +21,7 @@ from vidllm_ros.data.synthrooms.rooms import Room
 CELL_M = 0.05
 CLEARANCE_M = 0.3
 WALK_STREAM = 11
-CANDIDATES = 12
+CANDIDATES = 14
 Floats = NDArray[np.float64]
 
 
@@ -83,7 +83,7 @@ def make_walk(room: Room, frames: int, seed: int, attempt: int = 0) -> Walk:
     standing = rng.random() < 1 / 15
     best, best_score = None, -math.inf
     for _ in range(CANDIDATES):
-        path = draw_path(rng, region, first, frames, 0.0 if standing else rng.uniform(0.8, 3.0))
+        path = draw_path(rng, region, first, frames, 0.0 if standing else rng.uniform(1.0, 3.2))
         if path is None:
             continue
         yaw = draw_yaw(rng, room, path)
@@ -118,7 +118,7 @@ def draw_path(
         inside = ((grid >= 0) & (grid < np.array(region.shape)[::-1])).all()
         if inside and region[grid[:, 1], grid[:, 0]].all():
             return path
-        travel_m *= 0.85
+        travel_m *= 0.9
     return None
 
 
@@ -166,7 +166,9 @@ def score_walk(room: Room, path: Floats, yaw: Floats, fov_x: float) -> float:
         0.05
     )
     near = np.minimum(ahead_x, ahead_y) < 1.2
-    return float((seen.sum(0) >= 2).sum() - 6.0 * near.mean() + 0.2 * seen.sum(1).mean())
+    shown = (seen.sum(0) >= 2).sum() + 0.2 * seen.sum(1).mean() + 0.4 * min(seen[0].sum(), 5)
+    travel = np.hypot(*np.diff(path, axis=0).T).sum()
+    return float(shown - 6.0 * near.mean() + 0.8 * min(travel, 2.0))
 
 
 def smooth_noise(rng: np.random.Generator, frames: int, columns: int) -> Floats:
