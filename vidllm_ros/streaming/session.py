@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A camera's whole stay in a place: frames in, windows placed in one map, questions answered.
+
+`add_frame` and `reset` may be called from any thread; `process_next` and `ask` belong to the one
+thread that owns the network (worker.py). The map is z up with its origin at the first camera.
+Next: backend.py for what the network must do, ros/ for the node around this.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidllm_ros.geometry.boxes import transform_box
+from vidllm_ros.geometry.point_cloud import PointCloud, cloud_from_reconstruction
+from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL, invert_transform
+from vidllm_ros.prompts import clean_text
+from vidllm_ros.streaming.backend import Backend
+from vidllm_ros.streaming.fused_cloud import FusedCloud
+from vidllm_ros.streaming.map_files import write_map
+from vidllm_ros.streaming.registration import PlacedFrame, place_frames, register, rigid
+from vidllm_ros.streaming.results import (
+    EmptyQuestionError,
+    NoWindowYetError,
+    QuestionTooLongError,
+    SavedMap,
+    SessionAnswer,
+    SessionError,
+    SessionSettings,
+    WindowOutdatedError,
+    WindowResult,
+)
+from vidllm_ros.streaming.tracking import ObjectTracker, View
+from vidllm_ros.streaming.window import Added, FrameCounts, FrameWindow, Window
+from vidllm_ros.structures import GroundedBox
+
+__all__ = [
+    "EmptyQuestionError",
+    "NoWindowYetError",
+    "QuestionTooLongError",
+    "SavedMap",
+    "Session",
+    "SessionAnswer",
+    "SessionError",
+    "SessionSettings",
+    "WindowOutdatedError",
+    "WindowResult",
+]
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass
+class _World:
+    """What is known of the place; a new one begins where nothing joins it to the last."""
+
+    index: int
+    cloud: FusedCloud
+    tracker: ObjectTracker
+    placed: deque[tuple[PlacedFrame, ...]]
+    newest: WindowResult | None = None
+
+
+class Session:
+    """Holds windows, map, objects and the scene that questions are asked of."""
+
+    def __init__(self, backend: Backend, settings: SessionSettings | None = None) -> None:
+        self._backend = backend
+        self._settings = settings or SessionSettings()
+        self._lock = threading.RLock()
+        self._window = FrameWindow(self._settings.window)
+        self._windows_done = 0
+        self._worlds = 0
+        self._first_world = 0  # frames of worlds before it were reset
+        self._world_of_frames = 0  # the world that the map's frames belong to
+        self._world = self._new_world()
+
+    # Any thread
+
+    def add_frame(
+        self,
+        stamp_ns: int,
+        rgb: NDArray[np.uint8],
+        frame_id: str = "camera_optical_frame",
+        K: NDArray[np.float64] | None = None,
+    ) -> Added:
+        """Take a frame; where `is_ready` comes back, a window waits for `take_window`.
+
+        Args:
+            stamp_ns: acquisition time.
+            rgb: (H, W, 3), uint8; not copied, so the caller must not write to it again.
+            frame_id: the camera's optical frame.
+            K: intrinsics of this image, (3, 3), px, if known.
+
+        Raises:
+            ValueError: the image has another shape.
+            TypeError: the image has another type.
+        """
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+            raise ValueError(f"rgb: expected shape (H, W, 3), got {rgb.shape}; convert it first")
+        if rgb.dtype != np.uint8:
+            raise TypeError(f"rgb: expected uint8, got {rgb.dtype}; convert it first")
+        with self._lock:
+            return self._window.add(stamp_ns, rgb, frame_id, K)
+
+    def reset(self) -> None:
+        """Forget frames, map, objects and scene; the next window begins a new world."""
+        with self._lock:
+            self._window.restart()
+            self._first_world = self._window.world
+            self._world = self._new_world()
+
+    def change(self, settings: SessionSettings) -> None:
+        """Take new settings; they act from the next window or question on.
+
+        Raises:
+            ValueError: the window's settings differ: those are fixed for a session.
+        """
+        if settings.window != self._settings.window:
+            raise ValueError("window: expected the session's own settings; start a new session")
+        with self._lock:
+            self._settings = settings
+            self._world.tracker.settings = settings.tracking
+
+    def check_question(self, question: str) -> str:
+        """Return the question as the network will read it; answers at once, on any thread.
+
+        Raises:
+            EmptyQuestionError, QuestionTooLongError, NoWindowYetError: why it cannot be asked.
+        """
+        limit = self._settings.max_question_chars
+        if len(question) > limit:
+            raise QuestionTooLongError(
+                f"question: expected at most {limit} characters, got {len(question)}; ask shorter"
+            )
+        words = clean_text(question)
+        if not words:
+            raise EmptyQuestionError("question: expected words, got none; ask something")
+        if self._world.newest is None:
+            raise NoWindowYetError(
+                f"no window has been computed yet, {self.waiting_frames} frames of "
+                f"{self._settings.window.min_frames} are here; wait for the first window"
+            )
+        return words
+
+    @property
+    def settings(self) -> SessionSettings:
+        return self._settings
+
+    @property
+    def counts(self) -> FrameCounts:
+        """What became of the frames so far, as a copy."""
+        with self._lock:
+            return replace(self._window.counts)
+
+    @property
+    def waiting_frames(self) -> int:
+        """Frames kept for the next window."""
+        with self._lock:
+            return self._window.kept_count
+
+    @property
+    def windows_done(self) -> int:
+        """Windows computed since the session began."""
+        return self._windows_done
+
+    @property
+    def newest(self) -> WindowResult | None:
+        """The result that questions are answered from."""
+        return self._world.newest
+
+    @property
+    def objects(self) -> tuple[GroundedBox, ...]:
+        """Every object known, in the map."""
+        with self._lock:
+            return self._world.tracker.objects
+
+    @property
+    def cloud(self) -> PointCloud:
+        """The fused cloud, in the map."""
+        with self._lock:
+            return self._world.cloud.cloud
+
+    # The network's thread
+
+    def process_next(
+        self, partial: bool = False, T_map_camera: Float64 | None = None
+    ) -> WindowResult | None:
+        """Take the newest window and `process` it; None where none is ready.
+
+        Args:
+            partial: where none is ready, take the frames not shown yet, however few they are: for
+                a film that has ended.
+            T_map_camera: as in `process`.
+        """
+        window = self.take_window(partial)
+        return None if window is None else self.process(window, T_map_camera)
+
+    def take_window(self, partial: bool = False) -> Window | None:
+        """Return the newest window not yet taken, or None; the next call must be its `process`.
+
+        Each window keeps frames of the one taken before it, so one that is taken and never
+        processed would tear the map.
+        """
+        with self._lock:
+            return self._window.take(partial)
+
+    def process(self, window: Window, T_map_camera: Float64 | None = None) -> WindowResult:
+        """Reconstruct a window, place it in the map and learn from it.
+
+        Args:
+            window: from `take_window`.
+            T_map_camera: pose of its first camera where something else knows it (TF), used by the
+                first window of a world; without it that camera is taken as level at the origin.
+
+        Raises:
+            WindowOutdatedError: the world was reset meanwhile.
+            Exception: whatever the backend raises; the session stays as it was.
+        """
+        watch = _Stopwatch()
+        try:
+            return self._process(window, T_map_camera, watch)
+        except BaseException:
+            with self._lock:
+                self._window.settle(is_placed=False)
+            raise
+
+    def _process(
+        self, window: Window, T_map_camera: Float64 | None, watch: _Stopwatch
+    ) -> WindowResult:
+        settings = self._settings
+        with self._lock:
+            self._require_current(window)
+            world = self._world
+            is_joinable = window.world == self._world_of_frames
+        with watch("reconstruct"):
+            rec = self._backend.reconstruct(window.frames)
+        with watch("register"):
+            placed = [frame for frames in world.placed for frame in frames if is_joinable]
+            joined = register(placed, rec, settings.registration)
+            start = T_WORLD_OPTICAL_LEVEL if T_map_camera is None else T_map_camera
+            T_map_window = (
+                start @ invert_transform(rec.T_world_camera[0])
+                if joined is None
+                else joined.T_map_window
+            )
+            poses_map = np.stack([rigid(T) for T in T_map_window @ rec.T_world_camera])
+            frames_placed = place_frames(rec, T_map_window, settings.registration.grid_step)
+        with watch("cloud"):
+            cloud = cloud_from_reconstruction(
+                rec, T_map_window, settings.confidence_quantile, settings.voxel_m,
+                settings.map_frame,
+            )  # fmt: skip
+        with watch("detect"):
+            found = [transform_box(T_map_window, b) for b in self._backend.detect(rec.scene)]
+        with self._lock:
+            self._require_current(window)
+            if joined is None and world.placed:  # another camera, a jump of stamps, or a long gap
+                world = self._world = self._new_world()
+            self._world_of_frames = window.world
+            with watch("track"):
+                depth = np.where(rec.valid, rec.depth, np.inf).astype(np.float32)
+                view = View(poses_map, rec.K, depth)
+                objects = world.tracker.update(found, rec.stamps_ns[-1], view)
+            with watch("fuse"):
+                world.cloud.add(cloud)
+            counts = self._window.counts
+            result = WindowResult(
+                reconstruction=rec,
+                T_map_window=T_map_window,
+                poses_map=poses_map,
+                cloud=cloud,
+                objects=objects,
+                timings_s=watch.timings_s,
+                scale=rec.scale,
+                scale_spread=rec.scale_spread,
+                dropped_frames=counts.dropped,
+                skipped_windows=counts.skipped_windows,
+                window_index=self._windows_done,
+                world_index=world.index,
+                registration=joined,
+            )
+            world.placed.append(frames_placed)
+            world.newest = result
+            self._windows_done += 1
+            self._window.settle(is_placed=True)
+            return result
+
+    def ask(self, question: str) -> SessionAnswer:
+        """Answer from the newest window; boxes come back in the map.
+
+        Raises:
+            NoWindowYetError, EmptyQuestionError, QuestionTooLongError: as `check_question`.
+            Exception: whatever the backend raises.
+        """
+        words = self.check_question(question)
+        with self._lock:
+            world = self._world
+        newest = world.newest
+        if newest is None:  # reset since the check
+            raise NoWindowYetError("the map was reset; wait for the next window")
+        answer = self._backend.answer(newest.reconstruction.scene, words)
+        boxes = [transform_box(newest.T_map_window, box) for box in answer.boxes]
+        with self._lock:
+            named = tuple(world.tracker.identify(box) for box in boxes)
+        return SessionAnswer(
+            text=answer.text,
+            confidence=answer.confidence,
+            boxes=named,
+            stamps_ns=answer.stamps_ns,
+            window_index=newest.window_index,
+        )
+
+    def save_map(self, path: str | Path) -> SavedMap:
+        """Write the fused cloud to `path` (.ply) and the objects beside it (.json), each whole.
+
+        Raises:
+            ValueError: the path does not end in .ply.
+            FileNotFoundError: its folder does not exist.
+            NoWindowYetError: there is no map yet.
+        """
+        with self._lock:
+            newest = self._world.newest
+            cloud, objects = self._world.cloud.cloud, self._world.tracker.objects
+        if newest is None:
+            raise NoWindowYetError("there is no map yet; wait for the first window")
+        stamp_ns = newest.reconstruction.stamps_ns[-1]
+        return write_map(Path(path), cloud, objects, stamp_ns)
+
+    def _require_current(self, window: Window) -> None:
+        """Refuse windows from before a reset, or older than the map."""
+        if window.world < max(self._first_world, self._world_of_frames):
+            raise WindowOutdatedError("window: its world was reset; take the next one")
+
+    def _new_world(self) -> _World:
+        settings = self._settings
+        self._worlds += 1
+        return _World(
+            index=self._worlds - 1,
+            cloud=FusedCloud(settings.voxel_m, settings.max_map_points, settings.map_frame),
+            tracker=ObjectTracker(settings.tracking),
+            placed=deque(maxlen=settings.windows_remembered),
+        )
+
+
+class _Stopwatch:
+    """Times the stages of a window."""
+
+    def __init__(self) -> None:
+        self.timings_s: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(
+        self, stage: str, clock: Callable[[], float] = time.perf_counter
+    ) -> Iterator[None]:
+        begin = clock()
+        yield
+        self.timings_s[stage] = clock() - begin
