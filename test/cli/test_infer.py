@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -108,3 +109,28 @@ def test_bad_device_is_one_sentence(film, capsys):
     words = ["--frames", "2", "--model", "x", "--device", "abacus"]
     assert infer.main([str(film(2)), *words]) != 0
     assert "--device: expected one this machine has, got 'abacus'" in capsys.readouterr().err
+
+
+def test_the_network_itself(film, tiny_checkpoint, tmp_path, capsys):
+    report, ply = tmp_path / "out.json", tmp_path / "out.ply"
+    words = ["--model", str(tiny_checkpoint), "--device", "cpu", "--frames", "4"]
+    words += ["--ask", "is there a table?", "--json", str(report), "--ply", str(ply)]
+    assert infer.main([str(film(6)), *words]) == 0, capsys.readouterr().err
+    content = json.loads(report.read_text())
+    assert content["backend"] == "vidllm"
+    assert content["frames"] == 4
+    assert content["scale"] > 0
+    assert len(content["questions"]) == 1
+    assert "stand-in" not in content["questions"][0]["answer"]
+    assert b"element vertex" in ply.read_bytes()[:300]
+
+
+def test_a_truncated_model_is_one_sentence(film, tiny_checkpoint, tmp_path, capsys):
+    folder = tmp_path / "torn"
+    shutil.copytree(tiny_checkpoint, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert infer.main([str(film(4)), "--frames", "4", "--model", str(folder)]) != 0
+    shown = capsys.readouterr().err
+    assert "truncated" in shown
+    assert len(shown.strip().splitlines()) == 1

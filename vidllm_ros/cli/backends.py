@@ -57,8 +57,11 @@ def load_backend(name: BackendName, model: Path | None, device: str) -> Backend:
         return StandInBackend()
     folder = bundled_model() if model is None else model
     place = choose_device(device)
+    from transformers.utils.logging import disable_progress_bar
+
     from vidllm_ros.network.checkpoint import load_vidllm
 
+    disable_progress_bar()
     return load_vidllm(folder, place)
 
 
