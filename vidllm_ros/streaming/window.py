@@ -188,6 +188,11 @@ class FrameWindow:
         """Frames held for the next window."""
         return min(len(self._kept), self.settings.size)
 
+    @property
+    def held_count(self) -> int:
+        """Frames in memory, those that join windows included."""
+        return len({id(frame) for frame in (*self._kept, *self._anchors)})
+
     def take(self, partial: bool = False) -> Window | None:
         """Return the newest window that is ready and has not been taken, or None.
 
@@ -278,9 +283,7 @@ class FrameWindow:
         if len(shared) >= wanted:
             return newest
         since = [frame for frame in kept if frame.stamp_ns > self._anchors[-1].stamp_ns]
-        room = size - wanted
-        chosen = np.linspace(0, len(since) - 1, min(room, len(since))).round().astype(int)
-        return self._anchors[-wanted:] + [since[i] for i in chosen]
+        return self._anchors[-wanted:] + _thinned(since, size - wanted, self._anchors[-1].stamp_ns)
 
     def _trim(self) -> None:
         """Bound the memory: keep a window, and up to another one since the anchors, thinned."""
@@ -293,9 +296,20 @@ class FrameWindow:
             self._kept = newest
             return
         older = [frame for frame in older if frame.stamp_ns > self._anchors[-1].stamp_ns]
-        if len(older) > size:
-            older = older[::2]
-        self._kept = older + newest
+        self._kept = _thinned(older, size, self._anchors[-1].stamp_ns) + newest
+
+
+def _thinned(frames: list[_Kept], count: int, start_ns: int) -> list[_Kept]:
+    """Choose `count` frames evenly in time since `start_ns`, the last among them.
+
+    Drops the one whose neighbours are nearest to each other until few enough are left: whoever
+    does so each time a frame comes keeps an even spread over any length of time.
+    """
+    chosen = list(frames)
+    while len(chosen) > count:
+        stamps_ns = np.array([start_ns, *(frame.stamp_ns for frame in chosen)])
+        del chosen[int(np.argmin(stamps_ns[2:] - stamps_ns[:-2]))]
+    return chosen
 
 
 def _thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
