@@ -64,6 +64,13 @@ def log_binomial(success: Tensor, temperature: Tensor, bins: int) -> Tensor:
     return torch.softmax(logits / temperature, dim=1)
 
 
+def _in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Run a 1x1 convolution in float32: half precision steps depth by half a percent."""
+    with torch.autocast(x.device.type, enabled=False):
+        bias = None if conv.bias is None else conv.bias.float()
+        return functional.conv2d(x.float(), conv.weight.float(), bias)
+
+
 class AttractorCenters(nn.Module):
     """ZoeDepth's refinement: at every scale the centres are pulled to a few predicted depths."""
 
@@ -166,14 +173,14 @@ class MetricDepth(nn.Module):
         size = image_size if self.full_size else (8 * grid[0], 8 * grid[1])
         decoded = self.decoder(levels, grid, size)
         pixel = functional.relu(self.pixel(decoded.final))  # F_i
-        raw = self.binomial(functional.gelu(self.hidden(pixel))).float()
+        raw = _in_float32(self.binomial, functional.gelu(self.hidden(pixel)))
         p0, p1, t0, t1 = (functional.softplus(raw) + 1e-4).split(1, dim=1)
         spread = MAX_TEMPERATURE - MIN_TEMPERATURE
         temperature = MIN_TEMPERATURE + spread * t0 / (t0 + t1)
         probabilities = log_binomial(p0 / (p0 + p1), temperature, self.bins)
         base = self.log_centers.float().exp().view(1, -1, 1, 1)
         if self.residual is not None:
-            centers = base + self.residual(pixel).float()
+            centers = base + _in_float32(self.residual, pixel)
         else:
             assert self.attractors is not None
             centers = self.attractors(base, decoded.bottleneck, decoded.fused)
