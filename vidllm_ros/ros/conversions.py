@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Camera and cloud messages to arrays and back; the only file that uses what ROS alone installs.
+
+cv_bridge, sensor_msgs_py, tf_transformations and tf2 come with a ROS installation and not from
+PyPI. Each is used where it imports, and has one named fallback with the same result, compared by
+a test wherever both are there. Next: messages.py, for the messages that need none of them.
+"""
+
+from __future__ import annotations
+
+import array
+import importlib
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import ArrayLike, NDArray
+from rclpy.time import Time as ClockTime
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from vidllm_ros.geometry.point_cloud import PointCloud
+from vidllm_ros.geometry.transforms import make_transform, quat_xyzw_from_matrix
+from vidllm_ros.ros.calibration import Calibration
+from vidllm_ros.ros.pixels import (
+    RawImage,
+    check_layout,
+    decode_compressed,
+    decode_depth,
+    decode_rgb,
+)
+from vidllm_ros.ros.transform_tree import TransformLookupError, TransformTree
+
+NANOSECONDS = 1_000_000_000
+
+
+def _optional(name: str) -> ModuleType | None:
+    """Import a module of a ROS installation, or say that it is not there.
+
+    A cv_bridge built for NumPy 1 fails under NumPy 2 with ImportError or AttributeError
+    (vision_opencv#535); that counts as not there.
+    """
+    try:
+        return importlib.import_module(name)
+    except (ImportError, AttributeError):
+        return None
+
+
+cv_bridge = _optional("cv_bridge")  # fallback: pixels.decode_rgb
+point_cloud2 = _optional("sensor_msgs_py.point_cloud2")  # fallback: _fill_cloud
+tf_transformations = _optional("tf_transformations")  # fallback: quat_xyzw_from_matrix
+tf2_py = _optional("tf2_py")  # fallback: transform_tree.TransformTree
+
+_CV_BRIDGE_ENCODINGS = frozenset(
+    f"{colour}{bits}" for colour in ("rgb", "bgr", "rgba", "bgra", "mono") for bits in (8, 16)
+) | {"yuv422", "yuv422_yuy2", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"}
+"""What cv_bridge turns into rgb8 as `decode_rgb` does; all else is decoded by `decode_rgb`."""
+
+
+def optional_libraries() -> dict[str, bool]:
+    """Say which libraries of a ROS installation are in use (False: the fallback is)."""
+    return {
+        "cv_bridge": cv_bridge is not None,
+        "sensor_msgs_py": point_cloud2 is not None,
+        "tf_transformations": tf_transformations is not None,
+        "tf2": tf2_py is not None,
+    }
+
+
+# Stamps: integers all the way, since float seconds lose nanoseconds.
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def ns_to_stamp(stamp_ns: int) -> Time:
+    return Time(sec=stamp_ns // NANOSECONDS, nanosec=stamp_ns % NANOSECONDS)
+
+
+def header(stamp_ns: int, frame_id: str) -> Header:
+    return Header(stamp=ns_to_stamp(stamp_ns), frame_id=frame_id)
+
+
+# Images
+
+
+def _raw(msg: Image) -> RawImage:
+    return RawImage(
+        height=msg.height,
+        width=msg.width,
+        encoding=msg.encoding,
+        step=msg.step,
+        is_bigendian=bool(msg.is_bigendian),
+        data=msg.data,
+    )
+
+
+def rgb_from_image(msg: Image) -> NDArray[np.uint8]:
+    """Return the image as RGB, (H, W, 3), uint8.
+
+    Raises:
+        ValueError: empty, torn, or of an encoding that is not a colour or grey image.
+    """
+    raw = _raw(msg)
+    if cv_bridge is None or raw.encoding not in _CV_BRIDGE_ENCODINGS:
+        return decode_rgb(raw)
+    check_layout(raw)
+    try:
+        return np.ascontiguousarray(cv_bridge.CvBridge().imgmsg_to_cv2(msg, "rgb8"), np.uint8)
+    except (cv_bridge.CvBridgeError, TypeError) as error:
+        raise ValueError(f"image: cv_bridge cannot read {raw.encoding!r}: {error}") from error
+
+
+def rgb_from_compressed(msg: CompressedImage) -> NDArray[np.uint8]:
+    """Return a compressed image as RGB, (H, W, 3), uint8.
+
+    Raises:
+        ValueError: empty, torn or not an image.
+    """
+    return decode_compressed(msg.format, msg.data)
+
+
+def depth_from_image(msg: Image) -> NDArray[np.float32]:
+    """Return a 32FC1 (m) or 16UC1 (mm) depth image in metres, NaN where unknown."""
+    return decode_depth(_raw(msg))
+
+
+def _image(head: Header, values: NDArray[Any], encoding: str) -> Image:
+    height, width = values.shape[:2]
+    contiguous = np.ascontiguousarray(values)
+    data = array.array("B")
+    data.frombytes(contiguous.view(np.uint8).data)
+    step = contiguous.nbytes // height
+    big = contiguous.dtype.byteorder == ">"
+    return Image(
+        header=head, height=height, width=width, encoding=encoding, is_bigendian=int(big),
+        step=step, data=data,
+    )  # fmt: skip
+
+
+def image_from_rgb(head: Header, rgb: NDArray[np.uint8]) -> Image:
+    """Make an rgb8 image."""
+    return _image(head, rgb, "rgb8")
+
+
+def image_from_depth(
+    head: Header, depth: NDArray[np.float32], valid: NDArray[np.bool_] | None = None
+) -> Image:
+    """Make a 32FC1 depth image in metres, NaN where not valid (REP 118)."""
+    metres = depth.astype(np.float32)
+    unknown = ~np.isfinite(metres) | (metres <= 0)
+    metres[unknown if valid is None else unknown | ~valid] = np.nan
+    return _image(head, metres, "32FC1")
+
+
+# Camera info
+
+
+def calibration_from_info(msg: CameraInfo) -> Calibration | None:
+    """Return what the message says of the camera, or None where K[0] is 0: uncalibrated.
+
+    Raises:
+        ValueError: values that no camera has, or an unknown distortion model.
+    """
+    if msg.k[0] == 0:
+        return None
+    return Calibration(
+        K=np.array(msg.k, float).reshape(3, 3),
+        distortion=tuple(float(value) for value in msg.d),
+        model=msg.distortion_model,
+        width=int(msg.width),
+        height=int(msg.height),
+    )
+
+
+def info_from_intrinsics(head: Header, K: ArrayLike, height: int, width: int) -> CameraInfo:
+    """Make the CameraInfo of an undistorted image of this size."""
+    matrix = np.asarray(K, float)
+    projection = np.hstack([matrix, np.zeros((3, 1))])
+    return CameraInfo(
+        header=head, height=height, width=width, distortion_model="plumb_bob", d=[0.0] * 5,
+        k=matrix.ravel(), r=np.eye(3).ravel(), p=projection.ravel(),
+    )  # fmt: skip
+
+
+# Clouds
+
+_CLOUD_NAMES = ("x", "y", "z", "rgb", "confidence")
+_POINT_STEP = 4 * len(_CLOUD_NAMES)
+CLOUD_FIELDS = [
+    PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+    for index, name in enumerate(_CLOUD_NAMES)
+]
+"""x y z in metres, rgb packed into a float's bits as PCL and RViz read it, confidence."""
+
+
+_POINT = np.dtype(
+    {
+        "names": ["xyz", "blue", "green", "red", "confidence"],
+        "formats": ["V12", "u1", "u1", "u1", "f4"],
+        "offsets": [0, 12, 13, 14, 16],
+        "itemsize": _POINT_STEP,
+    }
+)
+"""One point's bytes; x y z move as one block of 12, which is five times faster than three."""
+
+
+def _fill_points(cloud: PointCloud, points: NDArray[np.void]) -> None:
+    """Write the cloud into points of `_POINT`."""
+    points["xyz"] = np.ascontiguousarray(cloud.points, np.float32).view("V12")[:, 0]
+    for channel, name in enumerate(("red", "green", "blue")):
+        points[name] = cloud.rgb[:, channel]
+    points["confidence"] = cloud.confidence
+
+
+def _fill_cloud(head: Header, cloud: PointCloud) -> PointCloud2:
+    """Fallback for sensor_msgs_py: write straight into the message's array, without a copy.
+
+    Assigning `bytes` instead would make rclpy check every byte on its own
+    (common_interfaces#177).
+    """
+    data = array.array("B", b"\0") * (len(cloud) * _POINT_STEP)
+    if len(cloud):
+        _fill_points(cloud, np.frombuffer(data, _POINT))
+    return PointCloud2(
+        header=head, height=1, width=len(cloud), fields=CLOUD_FIELDS, is_bigendian=False,
+        point_step=_POINT_STEP, row_step=len(cloud) * _POINT_STEP, data=data, is_dense=True,
+    )  # fmt: skip
+
+
+def cloud_to_msg(head: Header, cloud: PointCloud) -> PointCloud2:
+    """Make an unorganised PointCloud2 with x y z rgb confidence; PointCloud holds no NaN."""
+    if point_cloud2 is None or len(cloud) == 0:
+        return _fill_cloud(head, cloud)
+    points = np.zeros(len(cloud), _POINT)
+    _fill_points(cloud, points)
+    columns = np.dtype([(name, np.float32) for name in _CLOUD_NAMES])
+    msg: PointCloud2 = point_cloud2.create_cloud(head, CLOUD_FIELDS, points.view(columns))
+    msg.is_dense = True
+    return msg
+
+
+def cloud_from_msg(msg: PointCloud2) -> PointCloud:
+    """Read back what `cloud_to_msg` wrote.
+
+    Raises:
+        ValueError: the cloud has other fields or is torn.
+    """
+    names = tuple(field.name for field in msg.fields)
+    if names != _CLOUD_NAMES or msg.point_step != _POINT_STEP or msg.is_bigendian:
+        raise ValueError(f"cloud: expected fields {_CLOUD_NAMES}, got {names}")
+    count = msg.width * msg.height
+    if len(msg.data) != count * _POINT_STEP:
+        raise ValueError(f"cloud: expected {count * _POINT_STEP} bytes, got {len(msg.data)}")
+    table = np.frombuffer(msg.data, np.float32).reshape(count, len(_CLOUD_NAMES))
+    packed = table[:, 3].copy().view(np.uint32)
+    rgb = np.stack([packed >> 16, packed >> 8, packed], axis=1).astype(np.uint8)
+    return PointCloud(table[:, :3].copy(), rgb, table[:, 4].copy(), msg.header.frame_id)
+
+
+# Rotations and transforms
+
+
+def quat_xyzw_of(R: ArrayLike) -> NDArray[np.float64]:
+    """Return the unit quaternion of a rotation (3, 3), x y z w, w >= 0."""
+    if tf_transformations is None:
+        return np.asarray(quat_xyzw_from_matrix(R))
+    quat = np.array(tf_transformations.quaternion_from_matrix(make_transform(R, np.zeros(3))))
+    return -quat if quat[3] < 0 else quat
+
+
+class Tf2Tree:
+    """The part of tf2's buffer that `TransformTree` has, with the same names and results."""
+
+    def __init__(self) -> None:
+        assert tf2_py is not None
+        self._buffer = tf2_py.BufferCore()
+
+    def add(self, msg: Any, is_static: bool) -> None:
+        """Take a geometry_msgs/TransformStamped."""
+        set_transform = (
+            self._buffer.set_transform_static if is_static else self._buffer.set_transform
+        )
+        set_transform(msg, "vidllm")
+
+    def lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
+        """Return T_target_source (4, 4) at this time.
+
+        Raises:
+            TransformLookupError: tf does not know.
+        """
+        assert tf2_py is not None
+        try:
+            found = self._buffer.lookup_transform_core(
+                target, source, ClockTime(nanoseconds=stamp_ns)
+            )
+        except tf2_py.TransformException as error:
+            raise TransformLookupError(str(error)) from error
+        return matrix_of_transform(found)
+
+
+def matrix_of_transform(msg: Any) -> NDArray[np.float64]:
+    """Return a geometry_msgs/TransformStamped as T_parent_child (4, 4)."""
+    return TransformTree.matrix(msg)
+
+
+def transform_buffer() -> Tf2Tree | TransformTree:
+    """Build what answers where a frame was: tf2's buffer, else our tree."""
+    return TransformTree() if tf2_py is None else Tf2Tree()

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishes /diagnostics once a second: input, inference and memory, in plain words.
+
+Runs on its own timer and callback group, on the steady clock, so that it keeps coming while a
+window is computed and while simulated time stands still. Next: health.py for the counters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import CallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.lifecycle import LifecycleNode
+
+from vidllm_ros.ros import topics
+from vidllm_ros.ros.callbacks import guarded
+from vidllm_ros.ros.health import Health, cause_of_silence
+from vidllm_ros.ros.parameters import NodeParameters
+from vidllm_ros.ros.qos import profile
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+PERIOD_S = 1.0
+
+
+@dataclass
+class Situation:
+    """What the node tells its diagnostics beside the counters.
+
+    Attributes:
+        state: label of the lifecycle state.
+        device: where the network runs, in words; empty before configure.
+        topic: resolved name of the image topic.
+        incompatible_qos: policy named by a QoS event; empty without one.
+        is_paused: whether frames are ignored on request.
+        waiting_questions: questions in the queue.
+        memory_bytes: held by the process on the device.
+        scale_check: measured depth against ours, in words; empty without a depth topic.
+    """
+
+    state: str = "unconfigured"
+    device: str = ""
+    topic: str = ""
+    incompatible_qos: str = ""
+    is_paused: bool = False
+    waiting_questions: int = 0
+    memory_bytes: int = 0
+    scale_check: str = ""
+
+
+Part = tuple[bytes, str, dict[str, object]]
+
+
+class Diagnostics:
+    """The timer and publisher of /diagnostics; lives as long as the node."""
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        health: Health,
+        parameters: Callable[[], NodeParameters],
+        situation: Callable[[], Situation],
+    ) -> None:
+        self._node = node
+        self._health = health
+        self._parameters = parameters
+        self._situation = situation
+        topic = topics.DIAGNOSTICS
+        self._publisher = node.create_publisher(topic.type, topic.name, profile(topic.qos))
+
+    def open_timer(self, group: CallbackGroup) -> None:
+        """Start the timer in this callback group."""
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        callback = guarded(self._node, "diagnostics", self.publish)
+        self._node.create_timer(PERIOD_S, callback, callback_group=group, clock=steady)
+
+    def publish(self) -> None:
+        """Publish the three statuses."""
+        situation = self._situation()
+        parts = {
+            "input": self._input(situation),
+            "inference": self._inference(situation),
+            "memory": _memory(situation),
+        }
+        message = DiagnosticArray(
+            status=[
+                DiagnosticStatus(
+                    level=level,
+                    name=f"{self._node.get_name()}: {part}",
+                    message=words,
+                    hardware_id=situation.device,
+                    values=[KeyValue(key=k, value=_text(v)) for k, v in values.items()],
+                )
+                for part, (level, words, values) in parts.items()
+            ]
+        )
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def _input(self, situation: Situation) -> Part:
+        limits = self._parameters()
+        report = self._health.input_report(time.monotonic())
+        values: dict[str, object] = {
+            "topic": situation.topic,
+            "rate_hz": report.rate_hz,
+            "received_frames": report.received,
+            "dropped_frames": sum(report.dropped.values()),
+            "stamp_age_s": report.stamp_age_s,
+        }
+        values |= {f"dropped: {cause}": count for cause, count in report.dropped.items()}
+        if situation.state != "active":
+            return OK, f"{situation.state}: not listening", values
+        if situation.is_paused:
+            return OK, "paused by ~/pause", values
+        publishers = self._node.count_publishers(situation.topic)
+        silence = cause_of_silence(
+            situation.topic, publishers, situation.incompatible_qos, report, limits.input_timeout_s
+        )
+        if silence:
+            return ERROR, silence, values
+        age = report.stamp_age_s
+        if age is not None and abs(age) > limits.stale_after_s:
+            return WARN, _stale_words(age), values
+        words = f"{report.rate_hz:.1f} Hz" if report.received else "waiting for the first frame"
+        return OK, words, values
+
+    def _inference(self, situation: Situation) -> Part:
+        report = self._health.window_report()
+        values: dict[str, object] = {
+            "windows": report.computed,
+            "skipped_windows": report.skipped,
+            "window_time_mean_s": report.mean_s,
+            "window_time_max_s": report.max_s,
+            "waiting_questions": situation.waiting_questions,
+            "last_error": report.last_error,
+            "scale_check": situation.scale_check,
+        }
+        if report.last_error:
+            return ERROR, report.last_error, values
+        words = f"{report.computed} windows, {report.mean_s:.2f} s each"
+        return OK, words if report.computed else "no window yet", values
+
+
+def _memory(situation: Situation) -> Part:
+    mebibytes = situation.memory_bytes / 2**20
+    values: dict[str, object] = {
+        "device": situation.device,
+        "used_bytes": situation.memory_bytes,
+        "state": situation.state,
+    }
+    return OK, f"{mebibytes:.0f} MiB on {situation.device or 'no device yet'}", values
+
+
+def _stale_words(age_s: float) -> str:
+    if age_s > 0:
+        return f"frames arrive {age_s:.1f} s after their stamp: slow link, or clocks disagree"
+    ahead = f"frames are stamped {-age_s:.1f} s ahead of this clock"
+    return f"{ahead}: set use_sim_time, or the clocks disagree"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

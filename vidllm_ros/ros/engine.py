@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What configure makes and cleanup frees: a session, and the one thread that may call the network.
+
+The node's callbacks hand frames and questions in here and return at once; windows are computed on
+the worker's thread, which also publishes them. The only file that knows how streaming/ is used.
+Next: streaming/session.py.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidllm_ros.ros.model_loading import LoadedBackend
+from vidllm_ros.ros.parameters import NodeParameters
+from vidllm_ros.ros.scale_check import ScaleCheck
+from vidllm_ros.streaming.session import (
+    SavedMap,
+    Session,
+    SessionAnswer,
+    SessionSettings,
+    WindowOutdatedError,
+    WindowResult,
+)
+from vidllm_ros.streaming.window import Added, FrameCounts, WindowSettings
+from vidllm_ros.streaming.worker import JobKind, Worker
+
+CLOSE_TIMEOUT_S = 2.0
+Locate = Callable[[str, int], NDArray[np.float64] | None]
+"""Optical frame and stamp in ns to T_map_camera, where TF knows it."""
+
+
+def session_settings(parameters: NodeParameters) -> SessionSettings:
+    """Put the node's parameters as the session takes them."""
+    return SessionSettings(
+        window=WindowSettings(
+            size=parameters.window_size,
+            stride=parameters.window_stride,
+            min_frames=parameters.window_min_frames,
+            min_gap_s=parameters.min_gap_s,
+            min_motion=parameters.min_motion,
+            max_gap_s=parameters.max_gap_s,
+            backward_tolerance_s=parameters.clock_jump_s,
+        ),
+        map_frame=parameters.world_frame,
+        voxel_m=parameters.voxel_m,
+        confidence_quantile=parameters.confidence_quantile,
+        max_map_points=parameters.max_map_points,
+        max_question_chars=parameters.max_question_chars,
+    )
+
+
+class Engine:
+    """A loaded backend at work.
+
+    Attributes:
+        loaded: what computes, and where.
+        scale_check: compares measured depth with ours.
+        locate: asks TF where a camera was; None where TF is not used.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedBackend,
+        parameters: Callable[[], NodeParameters],
+        on_window: Callable[[WindowResult], None],
+        on_failed: Callable[[str], None],
+    ) -> None:
+        """Start the worker.
+
+        Args:
+            loaded: what computes.
+            parameters: the node's current ones.
+            on_window: called on the worker's thread with each finished window.
+            on_failed: called on the worker's thread with a sentence when a window failed.
+        """
+        self.loaded = loaded
+        self.scale_check = ScaleCheck()
+        self.locate: Locate | None = None
+        self._parameters = parameters
+        self._on_window = on_window
+        self._on_failed = on_failed
+        self._applied = parameters()
+        self._session = Session(loaded.backend, session_settings(self._applied))
+        self._worker = Worker(self._applied.ask_queue)
+        self._is_running = False
+        self._questions: set[Future[SessionAnswer]] = set()
+        self._changed = threading.Condition()
+
+    # Frames and windows
+
+    def offer(
+        self, stamp_ns: int, rgb: NDArray[np.uint8], frame_id: str, K: NDArray[np.float64] | None
+    ) -> Added:
+        """Take a frame; a window that becomes ready is computed as soon as the worker is free."""
+        added = self._session.add_frame(stamp_ns, rgb, frame_id, K)
+        if added.is_ready and self._is_running:
+            self._worker.submit(self._compute, JobKind.WINDOW)
+        return added
+
+    @property
+    def counts(self) -> FrameCounts:
+        """What became of the frames."""
+        return self._session.counts
+
+    @property
+    def windows_done(self) -> int:
+        return self._session.windows_done
+
+    def _compute(self) -> None:
+        """Compute and publish the newest window; runs on the worker's thread, never raises."""
+        if not self._is_running:
+            return
+        self._apply()
+        window = self._session.take_window()
+        if window is None:
+            return
+        frames = window.frames
+        T_map_camera = self.locate(frames.frame_id, frames.stamps_ns[0]) if self.locate else None
+        try:
+            result = self._session.process(window, T_map_camera)
+            self.scale_check.compare(result.reconstruction)
+            self._on_window(result)
+        except WindowOutdatedError:
+            return  # the world was reset while it was computed
+        except Exception as error:
+            self._on_failed(f"window {window.index} failed, going on with the next: {error!r}")
+        finally:
+            with self._changed:
+                self._changed.notify_all()
+
+    def _apply(self) -> None:
+        """Let live parameters act."""
+        current = self._parameters()
+        if current is not self._applied:
+            self._session.change(session_settings(current))
+            self._worker.ask_limit = current.ask_queue
+            self._applied = current
+
+    def reset(self) -> None:
+        """Forget map, objects and frames; a new world begins."""
+        self._session.reset()
+
+    # Questions
+
+    def check_question(self, question: str) -> str:
+        """Return the question as the network reads it, or raise a SessionError that says why."""
+        self._apply()
+        return self._session.check_question(question)
+
+    def ask(self, question: str) -> Future[SessionAnswer]:
+        """Put a question to the worker.
+
+        Raises:
+            BusyError, WorkerClosedError: it takes none.
+        """
+        future = self._worker.submit(lambda: self._session.ask(question), JobKind.ASK)
+        self._questions.add(future)
+        future.add_done_callback(self._questions.discard)
+        return future
+
+    def wait_for_window(self, done: int, timeout_s: float) -> bool:
+        """Wait until more than `done` windows are computed; False if not in time or stopped."""
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            while self._is_running and self._session.windows_done <= done:
+                left = end - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    break
+        return self._session.windows_done > done
+
+    def save_map(self, path: Path) -> SavedMap:
+        """Write the map; see `Session.save_map`. Costs the caller's thread, not the worker's."""
+        return self._session.save_map(path)
+
+    # Life
+
+    @property
+    def is_running(self) -> bool:
+        return self._is_running
+
+    def resume(self) -> None:
+        """Compute windows from now on."""
+        self._is_running = True
+
+    def pause(self) -> None:
+        """Compute no more windows and cancel the questions that wait; the model stays."""
+        with self._changed:
+            self._is_running = False
+            self._changed.notify_all()
+        for future in tuple(self._questions):
+            future.cancel()
+
+    def close(self) -> bool:
+        """End the worker; return whether it ended, or is still inside the network."""
+        self.pause()
+        return self._worker.close(CLOSE_TIMEOUT_S)

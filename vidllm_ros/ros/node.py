@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node `vidllm`: wires topics, services and parameters to one engine.
+
+configure loads the model, activate subscribes and publishes, deactivate stops consuming and keeps
+the model, cleanup frees it. Read the callbacks in that order; the work is in inputs.py,
+questions.py, publishers.py and engine.py. Next: engine.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import SetBool, Trigger
+
+from vidllm_ros.ros import topics
+from vidllm_ros.ros.callbacks import guarded, logged_transition
+from vidllm_ros.ros.conversions import optional_libraries
+from vidllm_ros.ros.diagnostics import Diagnostics, Situation
+from vidllm_ros.ros.engine import Engine
+from vidllm_ros.ros.health import Health
+from vidllm_ros.ros.inputs import Inputs
+from vidllm_ros.ros.model_loading import (
+    LoadedBackend,
+    ModelError,
+    describe_torch,
+    load_backend,
+    memory_free_bytes,
+    memory_used_bytes,
+)
+from vidllm_ros.ros.parameter_server import ParameterServer
+from vidllm_ros.ros.parameters import NodeParameters
+from vidllm_ros.ros.process import SpinningThread, ros_context, stop_event
+from vidllm_ros.ros.publishers import Outputs, StatusFacts
+from vidllm_ros.ros.questions import Questions
+from vidllm_ros.ros.transforms import CameraTransform
+from vidllm_ros.srv import SaveMap
+from vidllm_ros.streaming.session import SessionError, WindowResult
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+EXECUTOR_THREADS = 48
+"""Bound, not cost: threads start when needed. 32 questions may wait, the rest keep answering."""
+
+
+class VidllmNode(LifecycleNode):
+    """See docs/ros_interface.md for what a robot programmer can rely on."""
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__("vidllm", **node_options)
+        self._engine: Engine | None = None
+        self._inputs: Inputs | None = None
+        self._outputs: Outputs | None = None
+        self._transform: CameraTransform | None = None
+        self._handles: list[Callable[[], None]] = []
+        """What activate opened, as the functions that close it; see `_release`."""
+        self._release_lock = threading.RLock()
+        self._health = Health()
+        self._parameter_server = ParameterServer(self, lambda: self._engine is None)
+        self._questions = Questions(self, self._current, self._active_engine)
+        self._diagnostics = Diagnostics(self, self._health, self._current, self._situation)
+        self._diagnostics.open_timer(MutuallyExclusiveCallbackGroup())
+        self._serve()
+        if self._current().autostart:
+            self._autostart = self.create_timer(0.0, guarded(self, "autostart", self._start))
+        else:
+            self.get_logger().info("autostart is off: waiting for configure")
+
+    def _serve(self) -> None:
+        """Offer the services; they answer in every state."""
+        questions, commands = ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        for service, handler, group in (
+            (topics.ASK, self._questions.handle, questions),
+            (topics.RESET, self._on_reset, commands),
+            (topics.PAUSE, self._on_pause, commands),
+            (topics.SAVE_MAP, self._on_save_map, questions),
+        ):
+            self.create_service(service.type, service.name, handler, callback_group=group)
+
+    def _start(self) -> None:
+        """Walk to active by itself, once."""
+        self.destroy_timer(self._autostart)
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+        else:
+            self.get_logger().error(
+                f"not started; after the fix: ros2 lifecycle set {self.get_fully_qualified_name()}"
+                " configure, then activate"
+            )
+
+    # What the parts ask of the node
+
+    def _current(self) -> NodeParameters:
+        return self._parameter_server.current
+
+    def _active_engine(self) -> Engine | None:
+        return self._engine if self._inputs is not None else None
+
+    def _situation(self) -> Situation:
+        engine, inputs = self._engine, self._inputs
+        loaded = engine.loaded if engine else None
+        return Situation(
+            state=self._state_machine.current_state[1],
+            device=str(loaded) if loaded else "",
+            topic=inputs.topic if inputs else "",
+            incompatible_qos=inputs.incompatible_qos if inputs else "",
+            is_paused=bool(inputs and inputs.is_paused),
+            waiting_questions=self._questions.waiting,
+            memory_bytes=memory_used_bytes(loaded.device if loaded else "cpu"),
+            scale_check=engine.scale_check.words if engine else "",
+        )
+
+    # Lifecycle
+
+    @logged_transition
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the parameters and load the model; FAILURE with the reason where it cannot."""
+        log = self.get_logger()
+        problems = self._parameter_server.problems()
+        if problems:
+            log.error(f"configure: {'; '.join(problems)}")
+            return FAILURE
+        used = memory_used_bytes("cpu")
+        started = time.monotonic()
+        log.info(f"configure: {describe_torch()}; ROS libraries {_in_use()}")
+        try:
+            loaded = load_backend(self._current())
+        except ModelError as error:
+            log.error(f"configure: {error}")
+            self._health.failed(str(error))
+            return FAILURE
+        self._health.clear()
+        self._engine = Engine(loaded, self._current, self._publish, self._on_failed)
+        log.info(f"configure: {_memory_words(loaded, used)}, {time.monotonic() - started:.1f} s")
+        if loaded.name == "standin":
+            log.warning("backend is 'standin': no network runs, every reply says so")
+        return super().on_configure(state)
+
+    @logged_transition
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Publish and subscribe."""
+        if self._engine is None:
+            self.get_logger().error("activate: expected a configured node; configure it first")
+            return FAILURE
+        parameters = self._current()
+        try:
+            outputs = Outputs(self, parameters.world_frame)
+            self._handles.append(outputs.close)
+            outputs.open()
+            if parameters.publish_tf or parameters.place_by_tf:
+                self._open_transform(parameters)
+            inputs = Inputs(self, self._current, self._engine, self._health)
+            self._handles.append(inputs.close)
+            inputs.open()
+        except Exception:
+            self._release()
+            raise
+        self._outputs, self._inputs = outputs, inputs
+        self._engine.resume()
+        return super().on_activate(state)
+
+    def _open_transform(self, parameters: NodeParameters) -> None:
+        transform = CameraTransform(self, parameters.world_frame, parameters.publish_tf)
+        self._handles.append(transform.close)
+        transform.open()
+        self._transform = transform
+        if self._engine is not None and parameters.place_by_tf:
+            self._engine.locate = transform.lookup_camera
+
+    @logged_transition
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop consuming, keep the model; waiting questions are answered INACTIVE."""
+        self._release()
+        return super().on_deactivate(state)
+
+    @logged_transition
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and say what that gave back."""
+        self._release()
+        self._free()
+        return super().on_cleanup(state)
+
+    @logged_transition
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything."""
+        self._release()
+        self._free()
+        return super().on_shutdown(state)
+
+    @logged_transition
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Undo activation and configuration; the node is unconfigured again."""
+        self._release()
+        self._free()
+        return SUCCESS
+
+    def _release(self) -> None:
+        """Close all that activate opened; deactivate, cleanup, shutdown and error share it."""
+        with self._release_lock:
+            self._inputs = self._outputs = self._transform = None
+            if self._engine is not None:
+                self._engine.pause()
+                self._engine.locate = None
+            while self._handles:
+                self._handles.pop()()
+
+    def _free(self) -> None:
+        """Give the model back; may be called again."""
+        with self._release_lock:
+            engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        device = engine.loaded.device
+        before = memory_used_bytes(device)
+        engine.close()
+        del engine
+        freed = before - memory_used_bytes(device)
+        self.get_logger().info(f"cleanup: {freed / 2**20:.1f} MiB given back on {device}")
+
+    # What the engine calls, on its own thread
+
+    def _publish(self, result: WindowResult) -> None:
+        """Publish a finished window."""
+        engine, outputs, transform = self._engine, self._outputs, self._transform
+        seconds = sum(result.timings_s.values())
+        self._health.window_computed(seconds, result.skipped_windows)
+        if engine is None or outputs is None:
+            return
+        report = self._health.input_report(time.monotonic())
+        facts = StatusFacts(
+            received_frames=report.received,
+            dropped_frames=sum(report.dropped.values()),
+            backend=engine.loaded.name,
+            device=engine.loaded.device,
+            precision=engine.loaded.precision,
+            memory_bytes=memory_used_bytes(engine.loaded.device),
+        )
+        outputs.publish(result, self._current(), facts)
+        if transform is not None:
+            window = result.reconstruction
+            transform.publish(window.stamps_ns[-1], window.frame_id, result.poses_map[-1])
+        words = f"window {result.window_index}: {len(result.cloud)} points, "
+        self.get_logger().info(f"{words}{len(result.objects)} objects, {seconds:.2f} s")
+
+    def _on_failed(self, words: str) -> None:
+        """Say that a window could not be computed; the node goes on."""
+        self._health.failed(words)
+        self.get_logger().error(words)
+
+    # Services
+
+    def _on_reset(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
+        """Forget the map and begin a new world."""
+        engine, outputs = self._active_engine(), self._outputs
+        if engine is None or outputs is None:
+            reply.message = "the node is not active; nothing was reset"
+            return reply
+        engine.reset()
+        outputs.restart()
+        reply.success, reply.message = (
+            True,
+            "map and objects are empty; a new world begins",
+        )
+        self.get_logger().info(f"reset: {reply.message}")
+        return reply
+
+    def _on_pause(self, request: SetBool.Request, reply: SetBool.Response) -> SetBool.Response:
+        """Ignore frames, or take them again; questions are answered either way."""
+        inputs = self._inputs
+        if inputs is None:
+            reply.message = "the node is not active; it takes no frames anyway"
+            return reply
+        inputs.is_paused = request.data
+        reply.success, reply.message = True, "paused" if request.data else "running"
+        self.get_logger().info(f"pause: {reply.message}")
+        return reply
+
+    def _on_save_map(self, request: SaveMap.Request, reply: SaveMap.Response) -> SaveMap.Response:
+        """Write the map; success only when both files are whole."""
+        engine = self._active_engine()
+        try:
+            if engine is None:
+                raise SessionError("the node is not active; there is no map")
+            saved = engine.save_map(Path(request.path))
+        except (OSError, ValueError, SessionError) as error:
+            reply.message = str(error) or repr(error)
+        else:
+            reply.success = True
+            reply.path, reply.objects_path = str(saved.path), str(saved.objects_path)
+            reply.point_count, reply.object_count = saved.point_count, saved.object_count
+        self.get_logger().info(f"save_map: {reply.path or reply.message}")
+        return reply
+
+    def release(self) -> None:
+        """Release everything from any state, for the end of the process."""
+        self._release()
+        self._free()
+
+
+def _in_use() -> str:
+    """Say which libraries of a ROS installation are used and which fallbacks."""
+    return ", ".join(f"{k} {'used' if v else 'absent'}" for k, v in optional_libraries().items())
+
+
+def _memory_words(loaded: LoadedBackend, used_before: int) -> str:
+    used = memory_used_bytes(loaded.device)
+    if loaded.device == "cpu":
+        used -= used_before
+    free = memory_free_bytes(loaded.device)
+    return f"{loaded}; {used / 2**20:.0f} MiB taken, {free / 2**20:.0f} MiB free"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; release and return 0 within 5 s."""
+    with ros_context(sys.argv if argv is None else ["vidllm_node", *argv]), stop_event() as stop:
+        node = VidllmNode()
+        executor = MultiThreadedExecutor(EXECUTOR_THREADS)
+        with SpinningThread(node, executor) as spinning:
+            while not stop.wait(0.2) and not spinning.ended.is_set():
+                pass
+            node.get_logger().info("stopping")
+            node.release()
+        if spinning.failed is not None:
+            node.get_logger().fatal(f"stopped by {spinning.failed!r}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A network in the middle of a window cannot be interrupted; the process ends without it.
+    os._exit(0 if spinning.failed is None else 1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a ROS process of ours starts and ends: SIGINT and SIGTERM set an event, nothing is raised.
+
+rclpy's own handlers interrupt callbacks wherever they are; here the main thread sees the event and
+releases in order. Used by the node and by the small clients. Next: client.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+
+import rclpy
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args, try_shutdown
+
+
+@contextlib.contextmanager
+def stop_event() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT and SIGTERM set; earlier handlers come back afterwards."""
+    stop = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def ros_context(argv: Sequence[str]) -> Iterator[list[str]]:
+    """Start rclpy without its signal handlers; yield the arguments that are not ROS's own."""
+    rclpy.init(args=list(argv), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        yield list(remove_ros_args(list(argv)))
+    finally:
+        try_shutdown()
+
+
+class SpinningThread:
+    """Spins an executor beside the main thread, which is left free to wait for a signal.
+
+    Attributes:
+        failed: what a callback raised out of spin, if one did; waiting code should look.
+    """
+
+    def __init__(self, node: Node, executor: Executor | None = None) -> None:
+        self._executor = executor or SingleThreadedExecutor()
+        self._executor.add_node(node)
+        self.failed: BaseException | None = None
+        self.ended = threading.Event()
+        self._thread = threading.Thread(target=self._spin, name="executor", daemon=True)
+
+    def __enter__(self) -> SpinningThread:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown(timeout_sec=1.0)
+        self._thread.join(timeout=1.0)
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin()
+        except Exception as error:
+            self.failed = error
+        finally:
+            self.ended.set()
