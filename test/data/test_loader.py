@@ -74,7 +74,7 @@ def settings(**changes: object) -> loader.LoaderSettings:
 def batches(**changes: object) -> loader.SceneBatches:
     return loader.SceneBatches(
         lambda rng: make_sample(int(rng.integers(100))),
-        lambda sample, indices: sample.select(indices),
+        lambda sample, indices, seed: sample.select(indices),
         settings(**changes),
     )
 
@@ -161,7 +161,7 @@ def test_processes_share_the_scenes_of_a_batch():
     parts = [
         loader.SceneBatches(
             lambda rng: make_sample(int(rng.integers(100))),
-            lambda sample, indices: sample.select(indices),
+            lambda sample, indices, seed: sample.select(indices),
             settings(),
             rank,
             2,

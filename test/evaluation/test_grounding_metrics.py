@@ -22,7 +22,9 @@ def test_room_aabb_undoes_the_window():
     T_window_room = np.linalg.inv(T_room_window)
     center, size = np.array([2.0, 3.0, 0.5]), np.array([1.0, 0.6, 0.4])
     quat = Rotation.from_matrix(T_window_room[:3, :3]).as_quat()
-    box = GroundedBox("chair", 1.0, T_window_room[:3, :3] @ center + T_window_room[:3, 3], size, quat)
+    box = GroundedBox(
+        "chair", 1.0, T_window_room[:3, :3] @ center + T_window_room[:3, 3], size, quat
+    )
     expected = np.concatenate([center - size / 2, center + size / 2])
     assert np.allclose(m.room_aabb(box, T_room_window), expected)
 

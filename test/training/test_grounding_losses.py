@@ -21,7 +21,9 @@ def boxes(count: int, seed: int) -> g.BoxTargets:
     return g.BoxTargets(
         center=torch.randn(count, 3, generator=generator),
         size=torch.rand(count, 3, generator=generator) + 0.2,
-        rotation=torch.stack([turn(0.3 * i) for i in range(count)]) if count else torch.zeros(0, 3, 3),
+        rotation=torch.stack([turn(0.3 * i) for i in range(count)])
+        if count
+        else torch.zeros(0, 3, 3),
         object_ids=tuple(range(10, 10 + count)),
         labels=torch.zeros(count, dtype=torch.long),
     )

@@ -17,9 +17,7 @@ def scene() -> dict[str, torch.Tensor]:
     poses = torch.eye(4).repeat(B, S, 1, 1)
     poses[:, 1:, :3, 3] = torch.randn(B, S - 1, 3, generator=generator)
     angle = torch.tensor(0.3)
-    turn = torch.tensor(
-        [[angle.cos(), 0, angle.sin()], [0, 1, 0], [-angle.sin(), 0, angle.cos()]]
-    )
+    turn = torch.tensor([[angle.cos(), 0, angle.sin()], [0, 1, 0], [-angle.sin(), 0, angle.cos()]])
     poses[:, 1, :3, :3] = turn
     return {
         "depth": torch.rand(B, S, H, W, generator=generator) * 3 + 0.5,
@@ -128,7 +126,9 @@ def test_equation_9_is_its_loop(scene):
     for b in range(2):
         for s in range(3):
             mask = scene["valid"][b, s]
-            error = (predicted[b, s][mask] + 1e-3).log() - (scene["depth"][b, s][mask] + 1e-3).log()
+            error = (predicted[b, s][mask] + 1e-3).log() - (
+                scene["depth"][b, s][mask] + 1e-3
+            ).log()
             bias = error.mean()
             residual = error - bias
             total += (bias**2 + (residual**2 / (1 + 2.0 * residual.abs())).mean()).item()
@@ -141,7 +141,5 @@ def test_equation_9_sees_scale_and_ignores_empty_images(scene):
     valid[0, 0] = False
     doubled = losses.metric_depth_loss(scene["depth"] * 2, scene["depth"], valid, epsilon=0.0)
     assert doubled.item() == pytest.approx(math.log(2) ** 2, rel=1e-4)
-    nothing = losses.metric_depth_loss(
-        scene["depth"], scene["depth"], torch.zeros_like(valid)
-    )
+    nothing = losses.metric_depth_loss(scene["depth"], scene["depth"], torch.zeros_like(valid))
     assert nothing.item() == 0.0

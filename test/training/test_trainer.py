@@ -85,7 +85,9 @@ def test_resume_continues_the_same_curve(tmp_path, name):
     assert second.load()
     second.run()
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
-    whole, parts = (torch.load(tmp_path / n / "checkpoint.pt", weights_only=False) for n in ("whole", "parts"))
+    whole, parts = (
+        torch.load(tmp_path / n / "checkpoint.pt", weights_only=False) for n in ("whole", "parts")
+    )
     for kind in ("stage", "average"):
         ours, theirs = (
             side[kind] if kind == "stage" else side[kind]["weights"] for side in (whole, parts)

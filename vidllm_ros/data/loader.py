@@ -376,7 +376,7 @@ class SceneBatches(Dataset[SceneBatch]):
 
     Args:
         source: draws one room with a generator.
-        choose: takes a room and frame indices, returns it with those frames, said anew.
+        choose: takes a room, frame indices and a seed; returns those frames, said anew.
         settings: how batches are drawn.
         rank, world: this process takes every `world`-th scene of a batch, from `rank` on.
     """
@@ -384,7 +384,7 @@ class SceneBatches(Dataset[SceneBatch]):
     def __init__(
         self,
         source: Callable[[np.random.Generator], SceneSample],
-        choose: Callable[[SceneSample, Sequence[int]], SceneSample],
+        choose: Callable[[SceneSample, Sequence[int], int], SceneSample],
         settings: LoaderSettings,
         rank: int = 0,
         world: int = 1,
@@ -414,6 +414,7 @@ class SceneBatches(Dataset[SceneBatch]):
         for place in range(self.rank, max(scenes, self.rank + 1), self.world):
             rng = np.random.default_rng((self.settings.seed, index, place))
             room = self.source(rng)
-            samples.append(self.choose(room, choose_frames(len(room), frames, rng)))
+            chosen = choose_frames(len(room), frames, rng)
+            samples.append(self.choose(room, chosen, int(rng.integers(2**31))))
             rngs.append(rng)
         return batch_samples(samples, self.settings, index, rngs)

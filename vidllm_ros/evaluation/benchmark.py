@@ -66,7 +66,9 @@ class Tally:
             for name, v in sorted(self.values.items())
         }
         if self.caption_truths:
-            flat["caption_cider50"] = float(np.mean(text.cider(self.captions, self.caption_truths)))
+            flat["caption_cider50"] = float(
+                np.mean(text.cider(self.captions, self.caption_truths))
+            )
         flat["questions"] = len(self.values["qa_em"])
         flat["phrases"] = len(self.values["grounding_acc25"])
         return flat
@@ -190,9 +192,7 @@ def measure_grounding(
             tally.add(f"baseline_mean_box_grounding_acc{limit}", trivial >= limit / 100)
 
 
-def measure_captions(
-    tally: Tally, model: Model, scene: SceneContext, sample: SceneSample
-) -> None:
+def measure_captions(tally: Tally, model: Model, scene: SceneContext, sample: SceneSample) -> None:
     """Describe, for every captioned object, the detected box nearest to it; misses say nothing."""
     T_room_window = sample.T_world_camera[0]
     found = model.detect(scene)

@@ -13,14 +13,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import yaml
 import torch
+import yaml
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from vidllm_ros.data.loader import LoaderSettings, RoomFolder, SceneBatches, build_sentences
 from vidllm_ros.data.samples import SceneSample
-from vidllm_ros.data.synthrooms.vocabulary import COLORS, LABELS, OBJECT_LABELS
+from vidllm_ros.data.synthrooms import (
+    COLORS,
+    LABELS,
+    OBJECT_LABELS,
+    annotate_frames,
+    make_scene,
+)
+from vidllm_ros.data.synthrooms.storage import load_sample
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.layers import LayerScale
 from vidllm_ros.network.text_packing import build_tokenizer
@@ -119,7 +126,9 @@ def build_model(recipe: Recipe, folder: Path, settings: LoaderSettings) -> VidLL
     if recipe.init:
         model = VidLLM.from_pretrained(recipe.init)
         if not isinstance(model, VidLLM):
-            raise TypeError(f"init: expected a VidLLM in {recipe.init}, got {type(model).__name__}")
+            raise TypeError(
+                f"init: expected a VidLLM in {recipe.init}, got {type(model).__name__}"
+            )
         model = model.float()
         tokenizer = model.language.tokenizer
         config = model.config

@@ -33,6 +33,7 @@ def export_model(run: str | Path, out: str | Path) -> Path:
     Args:
         run: folder of the run.
         out: folder to fill; files in it that are not the model's (a card) stay.
+
     Returns:
         the folder.
     """
@@ -49,9 +50,7 @@ def export_model(run: str | Path, out: str | Path) -> Path:
     weights = saved["average"]["weights"] if saved["average"] else model_part(saved["stage"])
     kept = {name: value for name, value in weights.items() if not name.startswith("point_head.")}
     model.load_state_dict(kept)
-    model.language.attach_tokenizer(
-        PreTrainedTokenizerFast.from_pretrained(home / MODEL_FOLDER)
-    )
+    model.language.attach_tokenizer(PreTrainedTokenizerFast.from_pretrained(home / MODEL_FOLDER))
     model = model.to(torch.bfloat16)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as beside:

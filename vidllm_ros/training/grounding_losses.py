@@ -148,6 +148,7 @@ def pair_queries(
         target: G objects.
         weights: of the cost's terms.
         repeats: 1 is the one-to-one pairing; more speeds up early learning of inner layers.
+
     Returns:
         indices of queries and of objects, equal length.
     """
@@ -158,7 +159,11 @@ def pair_queries(
     rotation = layer.rotation[scene].float()[:, None]
     turn = (rotation - target.rotation[None]).abs().mean(dim=(-1, -2))
     overlap = diou(
-        center[:, None], size[:, None], target.center[None], target.size[None], target.rotation[None]
+        center[:, None],
+        size[:, None],
+        target.center[None],
+        target.size[None],
+        target.rotation[None],
     )
     cost = (
         weights.center * distance

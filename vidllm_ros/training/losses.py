@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 POSE_ERROR_CLAMP = 100.0
 PIXEL_ERROR_CLAMP = 100.0
+NORMAL_FLOOR = 1e-4
 SCALE_RANGE = (1e-6, 1e6)
 
 
@@ -160,7 +160,9 @@ def normals(pointmap: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Cross products of right and down neighbours, (..., H-1, W-1, 3), unit, and their mask."""
     right = pointmap[..., :-1, 1:, :] - pointmap[..., :-1, :-1, :]
     down = pointmap[..., 1:, :-1, :] - pointmap[..., :-1, :-1, :]
-    normal = functional.normalize(torch.cross(right, down, dim=-1), dim=-1, eps=1e-8)
+    cross = torch.cross(right, down, dim=-1)
+    # A soft floor: dividing by the tiny cross product of a flat guess gives gradients of 1e10.
+    normal = cross / (cross.square().sum(-1, keepdim=True) + NORMAL_FLOOR**2).sqrt()
     return normal, valid[..., :-1, :-1] & valid[..., :-1, 1:] & valid[..., 1:, :-1]
 
 
@@ -196,8 +198,8 @@ def depth_loss(
         confidence: (B, S, H, W), >= 1.
         valid: (B, S, H, W).
     """
-    difference = predicted.float() - target
-    error = difference.abs().clamp(max=PIXEL_ERROR_CLAMP)
+    difference = (predicted.float() - target).clamp(-PIXEL_ERROR_CLAMP, PIXEL_ERROR_CLAMP)
+    error = difference.abs()
     total = confidence_loss(error, confidence.float(), valid, alpha) + masked_mean(error, valid)
     if gradient_weight:
         total = total + gradient_weight * gradient_loss(difference, valid)
@@ -219,8 +221,9 @@ def point_loss(
         confidence, valid: (B, S, H, W).
     """
     predicted = predicted.float()
-    squared = (predicted - target).square().sum(-1)
-    error = (squared + 1e-8).sqrt().clamp(max=PIXEL_ERROR_CLAMP)
+    # Clamped before it is squared: a far guess, exp of a large number, must not become inf.
+    difference = (predicted - target).clamp(-PIXEL_ERROR_CLAMP, PIXEL_ERROR_CLAMP)
+    error = (difference.square().sum(-1) + 1e-8).sqrt()
     total = confidence_loss(error, confidence.float(), valid, alpha) + masked_mean(error, valid)
     if normal_weight:
         total = total + normal_weight * normal_loss(predicted, target, valid)

@@ -135,7 +135,9 @@ class WeightAverage:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        self.weights = {
+            name: value.detach().clone() for name, value in module.state_dict().items()
+        }
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:

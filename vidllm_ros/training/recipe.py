@@ -121,6 +121,7 @@ class LossRecipe:
 
     Attributes:
         camera, depth, points, metric: reconstruction (eq. 8, 9).
+        point_normals: of the normals within the point loss.
         metric_form: "eq9" or "silog".
         language, grounding: the language branch.
         oracle_label, oracle_color: the dense semantic target known in rendered rooms.
@@ -133,6 +134,7 @@ class LossRecipe:
     depth: float = 1.0
     points: float = 1.0
     metric: float = 1.0
+    point_normals: float = 1.0
     metric_form: str = "eq9"
     language: float = 1.0
     grounding: float = 1.0
@@ -228,7 +230,9 @@ def load_recipe(path: str | Path) -> Recipe:
         raise FileNotFoundError(f"config: expected a recipe file, got {file}; see config/train/")
     values = yaml.safe_load(file.read_text())
     if not isinstance(values, dict):
-        raise ValueError(f"config: expected settings by name in {file}, got {type(values).__name__}")
+        raise ValueError(
+            f"config: expected settings by name in {file}, got {type(values).__name__}"
+        )
     return recipe_from_dict(values, str(file))
 
 

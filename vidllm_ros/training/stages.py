@@ -8,42 +8,25 @@ language and grounding see detached geometry. Next: trainer.py, which drives it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vidllm_ros.data.loader import IGNORED, SceneBatch
-from vidllm_ros.network.camera_head import decode_pose, encode_pose
-from vidllm_ros.network.scale_alignment import align_scale, confidence_weights
+from vidllm_ros.network.box_features import BoxBatch
+from vidllm_ros.network.camera_head import encode_pose
+from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.network.vidllm import GeometryOutput, VidLLM
 from vidllm_ros.training import grounding_losses as grounding
 from vidllm_ros.training import losses
 from vidllm_ros.training.distillation import OracleTeacher, TeacherHeads
-from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.training.packing import SpokenScenes, pack_sentences
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.trainer import StageOutput
 
 PADDED_LOGIT = -30.0
-
-
-@dataclass(frozen=True)
-class SceneGeometry:
-    """The geometry that lifts semantic patches to 3D, detached (eq. 3).
-
-    Attributes:
-        depth: (B, S, H, W), m.
-        valid: (B, S, H, W).
-        K: (B, S, 3, 3), px.
-        T_world_camera: (B, S, 4, 4), m.
-    """
-
-    depth: Tensor
-    valid: Tensor
-    K: Tensor
-    T_world_camera: Tensor
 
 
 class Terms:
@@ -69,18 +52,17 @@ def own_geometry_share(progress: float, recipe: Recipe) -> float:
 
 
 def reconstruction_losses(
-    terms: Terms, output: GeometryOutput, batch: SceneBatch, recipe: Recipe, dense: Tensor
+    terms: Terms, output: GeometryOutput, batch: SceneBatch, recipe: Recipe
 ) -> None:
     """Add camera, depth, point and metric losses (eq. 8, 9).
 
     Args:
         terms: where they go.
-        output: of the reconstruction branch; dense maps cover the frames of `dense` only.
+        output: of the reconstruction branch; dense maps cover its `dense_frames` only.
         batch: truth.
         recipe: weights.
-        dense: indices of those frames, (F,).
     """
-    weights = recipe.losses
+    weights, dense = recipe.losses, output.dense_frames
     height, width = batch.images.shape[-2:]
     relative = losses.normalise_scene(batch.depth, batch.valid, batch.K, batch.T_world_camera)
     T_camera_world = torch.linalg.inv(batch.T_world_camera)
@@ -100,52 +82,22 @@ def reconstruction_losses(
     terms.add("depth", depth, weights.depth)
     if output.points is not None and output.points_confidence is not None:
         points = losses.point_loss(
-            output.points, output.points_confidence, relative.pointmap_world[:, dense], valid
+            output.points,
+            output.points_confidence,
+            relative.pointmap_world[:, dense],
+            valid,
+            normal_weight=weights.point_normals,
         )
         terms.add("points", points, weights.points)
     form = losses.metric_depth_loss if weights.metric_form == "eq9" else losses.silog_loss
     metric_truth = batch.depth[:, dense]
-    terms.add("metric", form(output.metric_depth, metric_truth, valid), weights.metric)
+    terms.add("metric", form(output.metric_depth.depth, metric_truth, valid), weights.metric)
     with torch.no_grad():
-        error = (output.metric_depth - metric_truth).abs() / metric_truth.clamp(min=1e-3)
+        error = (output.metric_depth.depth - metric_truth).abs() / metric_truth.clamp(min=1e-3)
         terms.values["metric_absrel"] = float(losses.masked_mean(error, valid))
         last = output.pose_encodings[-1]
         turn = (last[..., 3:7] - target[..., 3:7]).abs().mean()
         terms.values["pose_rotation"] = float(turn)
-
-
-@torch.no_grad()
-def own_geometry(output: GeometryOutput, model: VidLLM, size: tuple[int, int]) -> SceneGeometry:
-    """Read metric depth and poses from the network's own outputs, as `reconstruct` does.
-
-    Args:
-        output: with dense maps of every frame.
-        model: for its scale alignment.
-        size: (H, W), px.
-    """
-    T_camera_world, K = decode_pose(output.pose_encodings[-1].float(), *size)
-    T_world_camera = torch.linalg.inv(T_camera_world)
-    T_world_camera = torch.linalg.inv(T_world_camera[:, :1]) @ T_world_camera
-    depth_rel = output.depth_rel.float()
-    valid = torch.isfinite(depth_rel) & (depth_rel > 0)
-    weight = confidence_weights(output.depth_confidence.float())
-    config = model.config
-    scales = [
-        align_scale(
-            depth_rel[i],
-            output.metric_depth[i].float(),
-            weight[i],
-            valid[i],
-            frames=config.scale_frames,
-            seed=config.scale_seed,
-            mode=config.scale_alignment,
-        ).scale
-        for i in range(len(depth_rel))
-    ]
-    scale = torch.stack(scales)
-    T_world_camera = T_world_camera.clone()
-    T_world_camera[..., :3, 3] *= scale[:, None, None]
-    return SceneGeometry(depth_rel * scale[:, None, None, None], valid, K, T_world_camera)
 
 
 def box_targets(batch: SceneBatch) -> list[grounding.BoxTargets]:
@@ -153,9 +105,7 @@ def box_targets(batch: SceneBatch) -> list[grounding.BoxTargets]:
     targets = []
     for boxes in batch.boxes:
         rotation, size = grounding.canonical_yaw(boxes.rotation, boxes.size)
-        target = grounding.BoxTargets(
-            boxes.center, size, rotation, boxes.object_ids, boxes.labels
-        )
+        target = grounding.BoxTargets(boxes.center, size, rotation, boxes.object_ids, boxes.labels)
         targets.append(target.to(batch.images.device))
     return targets
 
@@ -190,38 +140,38 @@ class JointStage(nn.Module):
         dense = dense.to(batch.images.device)
         output = self.model.geometry(batch.images, dense)
         terms = Terms(batch.images)
-        reconstruction_losses(terms, output, batch, self.recipe, dense)
+        reconstruction_losses(terms, output, batch, self.recipe)
         semantic = output.adapter.semantic
         if self.oracle is not None:
             label, color = self.oracle(semantic, batch.patch_labels, batch.patch_colors)
             terms.add("oracle_label", label, weights.oracle_label)
             terms.add("oracle_color", color, weights.oracle_color)
         if weights.language or weights.grounding:
-            if is_own:
-                geometry = own_geometry(output, self.model, batch.images.shape[-2:])
-            else:
-                geometry = SceneGeometry(batch.depth, batch.valid, batch.K, batch.T_world_camera)
-            self._language(terms, semantic, geometry, batch)
+            scene = (
+                self.model.predicted_scene(output)
+                if is_own
+                else self.model.scene_tokens(
+                    semantic, batch.depth, batch.K, batch.T_world_camera, batch.valid
+                )
+            )
+            self._language(terms, scene, batch)
         return StageOutput(terms.total, terms.values, len(batch.scene_ids))
 
-    def _language(
-        self, terms: Terms, semantic: Tensor, geometry: SceneGeometry, batch: SceneBatch
-    ) -> None:
+    def _language(self, terms: Terms, scene: ScenePatches, batch: SceneBatch) -> None:
         """Add language and grounding losses."""
         weights = self.recipe.losses
-        scene = self.model.scene_tokens(
-            semantic, geometry.depth, geometry.K, geometry.T_world_camera, geometry.valid
-        )
         targets = box_targets(batch)
         spoken = pack_sentences(
             self.model.language.tokenizer,
             batch.sentences,
             [target.object_ids for target in targets],
             self.recipe.data.text_tokens,
-        ).to(semantic.device)
-        boxes = caption_boxes(self.model, scene, spoken, targets)
+        ).to(scene.tokens.device)
+        told = self.model.box_features.embeds(
+            scene.tokens, scene.positions, scene.mask, box_batch(targets, spoken.boxes)
+        )
         embeds = self.model.projector(scene.tokens)
-        read = self.model.language.packed_forward(embeds, scene.mask, spoken.text, boxes)
+        read = self.model.language.packed_forward(embeds, scene.mask, spoken.text, told)
         terms.add("language", language_loss(read.logits, spoken.text.labels), weights.language)
         if weights.grounding:
             loc_hidden = spoken.text.at_loc(read.hidden)
@@ -258,15 +208,56 @@ class JointStage(nn.Module):
         wanted, real = grounding.match_targets(
             pairs, targets, spoken.phrases, tuple(logits.shape), logits.device
         )
+        self._match(terms, "", logits, wanted, real)
+        given = box_batch(targets, [target.object_ids for target in targets])
+        features = self.model.box_features.features(
+            scene.tokens, scene.positions, scene.mask, given
+        )
+        logits = self.model.grounding.match(features, loc_hidden)
+        straight = [(torch.arange(len(t), device=logits.device),) * 2 for t in targets]
+        padded = torch.tensor([len(t) for t in targets], device=logits.device)
+        absent = torch.arange(logits.shape[-1], device=logits.device) >= padded[:, None]
+        logits = logits.masked_fill(absent[:, None], PADDED_LOGIT)
+        wanted, real = grounding.match_targets(
+            straight, targets, spoken.phrases, tuple(logits.shape), logits.device
+        )
+        self._match(terms, "given_", logits, wanted, real)
+
+    def _match(
+        self, terms: Terms, name: str, logits: Tensor, wanted: Tensor, real: Tensor
+    ) -> None:
+        """Add the losses of phrases against boxes, and note how often the best box is right."""
+        weights = self.recipe.losses
         sigmoid, contrast = grounding.match_losses(logits, wanted, real)
-        terms.add("match", sigmoid, boxes.match * weights.grounding)
-        terms.add("contrast", contrast, boxes.contrast * weights.grounding)
-        with torch.no_grad():
-            named = real & (wanted.sum(-1) > 0)
-            if bool(named.any()):
-                best = logits[named].argmax(-1, keepdim=True)
-                hit = wanted[named].gather(-1, best)
-                terms.values["match_top1"] = float(hit.mean())
+        terms.add(f"{name}match", sigmoid, weights.boxes.match * weights.grounding)
+        terms.add(f"{name}contrast", contrast, weights.boxes.contrast * weights.grounding)
+        named = real & (wanted.sum(-1) > 0)
+        if bool(named.any()):
+            best = logits.detach()[named].argmax(-1, keepdim=True)
+            terms.values[f"{name}match_top1"] = float(wanted[named].gather(-1, best).mean())
+
+
+def box_batch(
+    targets: Sequence[grounding.BoxTargets], object_ids: Sequence[Sequence[int]]
+) -> BoxBatch:
+    """Boxes of these objects, padded to the longest list with unit boxes at the origin.
+
+    Args:
+        targets: objects of every scene.
+        object_ids: per scene, whose boxes are wanted, in order; repeats are welcome.
+    """
+    longest = max(1, *(len(ids) for ids in object_ids))
+    device = targets[0].center.device
+    center = torch.zeros(len(targets), longest, 3, device=device)
+    size = torch.ones(len(targets), longest, 3, device=device)
+    rotation = torch.eye(3, device=device).repeat(len(targets), longest, 1, 1)
+    for i, (target, ids) in enumerate(zip(targets, object_ids, strict=True)):
+        if len(ids):
+            rows = [target.object_ids.index(object_id) for object_id in ids]
+            center[i, : len(ids)] = target.center[rows]
+            size[i, : len(ids)] = target.size[rows]
+            rotation[i, : len(ids)] = target.rotation[rows]
+    return BoxBatch(center, size, rotation)
 
 
 def language_loss(logits: Tensor, labels: Tensor) -> Tensor:

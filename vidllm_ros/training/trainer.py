@@ -107,6 +107,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def leave_signals_to_parent(worker: int) -> None:
+    """Ignore a signal sent to the whole group: the parent saves first and ends its workers."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Trainer:
     """Trains one stage after a recipe, in a folder.
 
@@ -157,10 +163,14 @@ class Trainer:
         last = self.recipe.total_steps
         if steps is not None:
             last = min(last, self.state.step + steps)
-        previous = {s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        previous = {
+            s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)
+        }
         try:
             with SummaryWriter(str(self.folder / "tensorboard")) as writer, self._bar() as bar:
-                task = bar.add_task(self.recipe.name, total=last, completed=self.state.step, loss="")
+                task = bar.add_task(
+                    self.recipe.name, total=last, completed=self.state.step, loss=""
+                )
                 self._loop(last, writer, bar, task)
         finally:
             for number, handler in previous.items():
@@ -186,6 +196,7 @@ class Trainer:
             batch_size=None,
             sampler=From(self.state.step, last),
             num_workers=workers,
+            worker_init_fn=leave_signals_to_parent,
             prefetch_factor=4 if workers else None,
             pin_memory=self.accelerator.device.type == "cuda",
             generator=torch.Generator(),  # else every start would draw from the run's own
@@ -269,7 +280,9 @@ class Trainer:
                     "state": vars(self.state),
                     "random": {
                         "torch": torch.get_rng_state(),
-                        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                        "cuda": torch.cuda.get_rng_state_all()
+                        if torch.cuda.is_available()
+                        else [],
                         "numpy": np.random.get_state(),
                         "python": random.getstate(),
                     },
@@ -295,5 +308,3 @@ class Trainer:
         np.random.set_state(saved["random"]["numpy"])
         random.setstate(saved["random"]["python"])
         return True
-
-
