@@ -146,7 +146,8 @@ def paint(
     boxes = surfaces.boxes.index_select(0, faces)
     share, gain = torch.zeros_like(u), torch.ones_like(u)
     noise: NoiseTables = noise_tables(str(points.device))
-    for index in textures.unique().tolist():
+    present = torch.bincount(textures, minlength=len(TEXTURES)).nonzero()[:, 0]
+    for index in present.tolist():
         rows = (textures == index).nonzero()[:, 0]
         part = FacePoints(
             u=(u + material[9]).index_select(0, rows),

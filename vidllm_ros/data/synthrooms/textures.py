@@ -185,7 +185,7 @@ def landscape(p: FacePoints, noise: NoiseTables) -> tuple[Tensor, Tensor]:
 
 
 def abstract(p: FacePoints, noise: NoiseTables) -> tuple[Tensor, Tensor]:
-    blot = noise.cloud(p.u * 110, p.v * 110) > 0.28
+    blot = noise.cloud(p.u * 110, p.v * 110) > 0.42
     streak = noise.cloud(p.v * 60 + 200, p.u * 60 + 100)
     return blot * p.strength, 1 + 0.25 * streak
 
