@@ -18,6 +18,7 @@ from vidllm_ros.data.synthrooms.scene import (
     make_scene,
     render_walk,
 )
+from vidllm_ros.data.synthrooms.storage import load_sample, save_sample
 from vidllm_ros.data.synthrooms.vocabulary import (
     COLORS,
     LABEL_IDS,
@@ -40,8 +41,10 @@ __all__ = [
     "annotate_frames",
     "generate_room",
     "iter_scenes",
+    "load_sample",
     "make_scene",
     "render_walk",
+    "save_sample",
     "split_of",
     "visible_objects",
 ]
