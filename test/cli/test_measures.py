@@ -104,6 +104,15 @@ def test_a_wrong_scale_shows_where_it_should(truth):
     assert numbers["trajectory_error_aligned_m"] == pytest.approx(0.0, abs=1e-9)
 
 
+def test_rotation_error_of_a_straight_path_is_that_of_the_rotations(truth):
+    truth.T_truth_camera[:, 1, 3] = 0.0  # now a line: any turn about it fits the positions
+    recording = record(truth)
+    assert measure(recording, truth)["rotation_error_aligned_deg"] == pytest.approx(0.0, abs=1e-5)
+    for window in recording.windows:
+        window["window_poses"][0][3:] = [0, 0, 0, 1]
+    assert measure(recording, truth)["rotation_error_aligned_deg"] > 10
+
+
 def test_first_camera_is_laid_on_the_true_one(truth):
     recording = record(truth)
     T_truth_world = first_camera_alignment(recording, truth)

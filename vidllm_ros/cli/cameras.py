@@ -32,11 +32,11 @@ ROOM_RATE_HZ = 5.0
 QUESTIONS = 5
 FAMILIES = ("existence", "color", "count", "place", "relation", "object", "nearest", "size")
 GENERAL_QUESTIONS = (
-    "what is in the room?",
-    "is there a chair?",
-    "how many tables are there?",
-    "is there a bed?",
+    "is there a table in the room?",
+    "how many chairs can you see?",
     "what color is the cabinet?",
+    "is there a bed in the room?",
+    "what is the nearest object in the first view?",
 )
 PLAYER_OPTIONS = ["--json", "--wait", "120", "--hold", "1"]
 THUMBNAIL_PX = 320

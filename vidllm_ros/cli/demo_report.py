@@ -63,10 +63,8 @@ def write_report(
         "window_size": settings.window,
         "frames_played": outcome.frames_played,
         "frames_placed": len(recording.poses()),
-        "dropped_frames": sum(int(entry.get("dropped_frames", 0)) for entry in recording.windows),
-        "skipped_windows": sum(
-            int(entry.get("skipped_windows", 0)) for entry in recording.windows
-        ),
+        "dropped_frames": recording.windows[-1].get("dropped_frames"),
+        "skipped_windows": recording.windows[-1].get("skipped_windows"),
         "scale": [entry.get("scale") for entry in recording.windows],
         "scale_spread": [entry.get("scale_spread") for entry in recording.windows],
         **numbers,

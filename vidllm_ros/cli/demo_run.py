@@ -21,6 +21,7 @@ from vidllm_ros.cli.backends import BackendName
 from vidllm_ros.cli.cameras import AskedQuestion, Camera
 from vidllm_ros.cli.recording import Recording
 from vidllm_ros.cli.ros_processes import (
+    ProcessError,
     RosProcess,
     RosProcesses,
     isolated_environment,
@@ -114,6 +115,15 @@ class DemoRun:
 
     def run(self) -> DemoOutcome:
         node = self.processes.start("node", node_arguments(self.settings))
+        try:
+            return self._run(node)
+        except ProcessError as error:
+            if not str(error).startswith(f"{node.name}:"):
+                said = f"{error}\nthe node's last lines:\n{node.last_lines()}"
+                raise ProcessError(said) from error
+            raise
+
+    def _run(self, node: RosProcess) -> DemoOutcome:
         recorder = self.processes.start("record", ["--out", str(self.folder / "record")])
         player = self.settings.camera.play(self.processes, self.folder, self.settings.rate_hz)
         self.follow(node, recorder, player)

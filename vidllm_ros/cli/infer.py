@@ -172,6 +172,7 @@ def _draw(
     import numpy as np
 
     from vidllm_ros.cli.frames_picture import SeenFrame, draw_frames
+    from vidllm_ros.cli.measures import is_cropped
     from vidllm_ros.cli.overview_picture import SceneView, draw_overview
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,9 +180,10 @@ def _draw(
     draw_overview(folder / "overview.png", [view])
     depth = np.where(scene.valid, scene.depth, np.nan).astype(np.float32)
     seconds = (np.array(film.stamps_ns) - film.stamps_ns[0]) / 1e9
-    seen = [
-        SeenFrame(scene.images[i], depth[i], time_s=float(seconds[i])) for i in range(len(film))
-    ]
+    images = film.images
+    if is_cropped(images.shape[1:3], scene.images.shape[1:3]):
+        images = scene.images
+    seen = [SeenFrame(images[i], depth[i], time_s=float(seconds[i])) for i in range(len(film))]
     draw_frames(folder / "frames.png", seen)
     print(f"wrote {folder / 'overview.png'} and {folder / 'frames.png'}")
 

@@ -2,8 +2,9 @@
 """How far the node's world is from the true one: depth, scale, trajectory, objects.
 
 Nothing is aligned but what the name says: `trajectory_error_m` after laying the first camera on
-the true first camera, `*_aligned` after the best similarity (Umeyama), which takes scale out.
-Depth is compared where the truth has one, on the node's pixels. Next: evaluation/ for the data
+the true first camera, `*_aligned` after the best similarity (Umeyama, which takes scale out), of
+rotations after their best common turn. Depth is compared where the truth has one, on the node's
+pixels. Next: evaluation/ for the data
 sets' own measures; demo.py for the report these numbers go to.
 """
 
@@ -21,6 +22,7 @@ from vidllm_ros.geometry.boxes import oriented_iou_matrix, transform_box
 from vidllm_ros.geometry.camera import unproject
 from vidllm_ros.geometry.transforms import (
     invert_transform,
+    nearest_rotation,
     rotation_angle,
     transform_points,
     umeyama,
@@ -114,6 +116,11 @@ def measure_depth(depths: Sequence[SeenDepth], truth: Truth) -> dict[str, float 
     }
 
 
+def is_cropped(shape: tuple[int, ...], view: tuple[int, ...]) -> bool:
+    """Say whether a view (h, w) is a part of an image (H, W) rather than all of it, stretched."""
+    return bool(abs(np.log(shape[0] / view[0] / (shape[1] / view[1]))) > CROPPED_FROM)
+
+
 def match_view(depth: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Sample a depth image on the pixels of a smaller view of the same camera, (h, w).
 
@@ -123,7 +130,7 @@ def match_view(depth: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np
     height, width = depth.shape
     rows, columns = shape
     pitch_v, pitch_u = height / rows, width / columns
-    if abs(np.log(pitch_v / pitch_u)) > CROPPED_FROM:
+    if is_cropped(depth.shape, shape):
         pitch_v = pitch_u = min(pitch_v, pitch_u)
     v = (np.arange(rows) + 0.5 - rows / 2) * pitch_v + height / 2
     u = (np.arange(columns) + 0.5 - columns / 2) * pitch_u + width / 2
@@ -147,7 +154,11 @@ def measure_trajectory(poses: Mapping[int, Float64], truth: Truth) -> dict[str, 
     laid = true[0] @ invert_transform(ours[0]) @ ours
     length = np.linalg.norm(np.diff(true[:, :3, 3], axis=0), axis=1).sum()
     fit = umeyama(ours[:, :3, 3], true[:, :3, 3], with_scale=True)
-    turned = fit.R @ ours[:, :3, :3]
+    # The rotations have their own best alignment: a straight path leaves Umeyama's a choice.
+    R_true_ours = nearest_rotation(
+        (true[:, :3, :3] @ np.swapaxes(ours[:, :3, :3], -1, -2)).sum(axis=0)
+    )
+    turned = R_true_ours @ ours[:, :3, :3]
     angles = rotation_angle(np.swapaxes(true[:, :3, :3], -1, -2) @ turned)
     return {
         "trajectory_error_m": _rmse(laid[:, :3, 3], true[:, :3, 3]),
