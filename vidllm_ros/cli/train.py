@@ -45,7 +45,7 @@ def train(
         from vidllm_ros.training.build import build_trainer
 
         trainer = build_trainer(recipe, out)
-        remember_command(out, "train", f"vidllm train {shlex.join(sys.argv[2:])}")
+        remember_command(out, "train", typed_command("train"))
         if trainer.load():
             note(f"goes on from step {trainer.state.step}")
         state = trainer.run(steps or None)
@@ -72,6 +72,12 @@ def remember_command(run: Path, name: str, command: str) -> None:
     known = json.loads(path.read_text()) if path.is_file() else {}
     known.setdefault(name, command)
     path.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def typed_command(name: str) -> str:
+    """Return the command line of this process as `vidllm <name> ...`."""
+    arguments = sys.argv[2:] if sys.argv[1:2] == [name] else sys.argv[1:]
+    return f"vidllm {name} {shlex.join(arguments)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

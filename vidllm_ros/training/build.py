@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from accelerate import PartialState
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
@@ -159,16 +160,25 @@ def build_trainer(recipe: Recipe, folder: str | Path) -> Trainer:
     home.mkdir(parents=True, exist_ok=True)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    state = PartialState(cpu=not torch.cuda.is_available())
     seed_everything(recipe.seed)
     patch = int(VidLLMConfig(**dict(recipe.model)).patch_size)
     settings = loader_settings(recipe, patch)
-    model = build_model(recipe, home / MODEL_FOLDER, settings)
-    (home / "recipe.yaml").write_text(yaml.safe_dump(recipe.as_dict(), sort_keys=False))
+    with state.main_process_first():
+        model = build_model(recipe, home / MODEL_FOLDER, settings)
+    if state.is_main_process:
+        (home / "recipe.yaml").write_text(yaml.safe_dump(recipe.as_dict(), sort_keys=False))
     if recipe.stage != "joint":
         raise ValueError(
             "stage: expected 'joint' for a run from a file, got 'distil'; stage 1 takes its "
             "teachers from code: build a DistilStage and hand it to Trainer"
         )
     stage = JointStage(model, recipe, len(LABELS), len(COLORS))
-    batches = SceneBatches(build_source(recipe), annotate_frames, settings)
+    batches = SceneBatches(
+        build_source(recipe),
+        annotate_frames,
+        settings,
+        state.process_index,
+        state.num_processes,
+    )
     return Trainer(recipe, stage, batches, home)

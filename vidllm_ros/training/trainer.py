@@ -34,6 +34,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -129,10 +130,19 @@ class Trainer:
         self.recipe = recipe
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.accelerator = Accelerator(mixed_precision=recipe.precision)
-        stage = stage.to(self.accelerator.device)
+        self.accelerator = Accelerator(
+            mixed_precision=recipe.precision, cpu=not torch.cuda.is_available()
+        )
+        device = self.accelerator.device
+        stage = stage.to(device)
         self.plain_stage = stage
-        self.stage = self.accelerator.prepare_model(stage) if self.is_distributed else stage
+        self.stage: nn.Module = stage
+        if self.is_distributed:
+            self.stage = DistributedDataParallel(
+                stage,
+                device_ids=[device] if device.type == "cuda" else None,
+                find_unused_parameters=True,
+            )
         self.optimizer = Optimizer(stage, recipe.optimizer)
         average = recipe.optimizer.ema
         self.average = WeightAverage(self.model, average) if average else None
@@ -176,6 +186,7 @@ class Trainer:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         self.save()
+        self.accelerator.wait_for_everyone()
         return self.state
 
     def _bar(self) -> Progress:
@@ -214,6 +225,7 @@ class Trainer:
             self._log(terms, writer)
             bar.update(task, completed=self.state.step, loss=f"loss {terms['loss']:.3f}")
             waited = finished
+            self._agree()
             if finished - saved > self.recipe.checkpoint_minutes * 60.0:
                 self.save()
                 saved = time.monotonic()
@@ -235,6 +247,17 @@ class Trainer:
         self.state.step += 1
         self.state.scenes += output.scenes * self.accelerator.num_processes
         return {"loss": loss, "gradient_norm": norm, "lr_factor": factor, **output.terms}
+
+    def _agree(self) -> None:
+        """Let the first process's clock, and anyone's wish to stop, be everyone's."""
+        if not self.is_distributed:
+            return
+        clock = torch.tensor([self.state.seconds], device=self.accelerator.device)
+        torch.distributed.broadcast(clock, 0)
+        wish = torch.tensor([float(self.stop_requested)], device=self.accelerator.device)
+        torch.distributed.all_reduce(wish, torch.distributed.ReduceOp.MAX)
+        self.state.seconds = float(clock)
+        self.stop_requested = bool(wish)
 
     def _refuse(self, batch: Any, terms: dict[str, float], reason: str) -> None:
         path = self.folder / f"not_finite_step{self.state.step}.pt"
@@ -288,7 +311,6 @@ class Trainer:
                     },
                 },
             )
-        self.accelerator.wait_for_everyone()
         return path
 
     def load(self, path: str | Path | None = None) -> bool:
