@@ -42,8 +42,11 @@ def make_reconstruction():
     return Reconstruction(images, (1, 2), depth, valid, confidence, K, poses, 1.0, 0.0, scene)
 
 
-def test_thinning_keeps_the_most_confident_point_of_each_voxel():
+@pytest.mark.parametrize("reach", [1.0, 400_000.0])
+def test_thinning_keeps_the_most_confident_point_of_each_voxel(reach):
+    """Near points share one sort key with their index, far ones do not: both ways agree."""
     cloud = random_cloud()
+    cloud.points[-2:] *= reach
     thin = voxel_thin(cloud, 0.25)
     cells = [tuple(c) for c in np.floor(cloud.points.astype(float) / 0.25).astype(int)]
     best: dict[tuple[int, ...], int] = {}

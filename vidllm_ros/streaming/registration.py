@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Place a new window in the map by the frames it shares with windows already placed.
+"""Place a new window in the map by the frames it shares with the window before it.
 
-A shared frame shows the same pixels in both, so each pixel is a pair of points, and its two poses
-are a pair of cameras: the transform is fitted to all of them, robustly. The network is metric, so
-the scale is kept; what a free scale would have been is reported. `chain` is the plain twin, one
-frame and no robustness. Next: session.py, which calls this once a window.
+Each shared frame has a pose in both, so each alone says where the new window lies; their geometric
+median is taken, so that a few wild poses do not matter. Points take no part in it: a window whose
+metric scale is off moves its points far more than its cameras, and fits that used them drifted
+twice as far (docs/log.md). They tell how well the windows agree: residual and ratio of the scales.
+The scale itself is never touched, the network is metric. `chain` is the plain twin, by one frame.
+Next: session.py, which calls this once a window.
 """
 
 from __future__ import annotations
@@ -22,233 +24,164 @@ from vidllm_ros.geometry.transforms import (
     nearest_rotation,
     rotation_angle,
     transform_points,
-    umeyama,
 )
 from vidllm_ros.structures import Reconstruction
 
 Float64 = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class RegistrationSettings:
-    """How windows are joined.
-
-    Attributes:
-        grid_step: one pixel in this many, along rows and columns, becomes a pair of points.
-        iterations: reweightings of the robust fit.
-        huber: residuals above this many times their median count less.
-        camera_share: weight of all camera pairs against all point pairs.
-        lever_m: cameras enter as points this far along their axes, so that their turn counts.
-        with_scale: fit a scale too; off, because a map whose scale follows each window drifts.
-    """
-
-    grid_step: int = 6
-    iterations: int = 8
-    huber: float = 1.5
-    camera_share: float = 1.0
-    lever_m: float = 1.0
-    with_scale: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("grid_step", "iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("huber", "lever_m"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected above 0, got {getattr(self, name)}")
-        if not self.camera_share >= 0:
-            raise ValueError(f"camera_share: expected at least 0, got {self.camera_share}")
+GRID_STEP_PX = 6
+_ITERATIONS = 20
+_SMALLEST_DISTANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class PlacedFrame:
-    """A frame of a window that has its place in the map, thinned to a grid of its pixels.
+    """A frame that has its place in the map, with a coarse grid of its pixels.
 
     Attributes:
         stamp_ns: which frame.
         T_map_camera: its pose, (4, 4), m.
-        points_map: of the grid, (h, w, 3), m.
-        weight: of each point, (h, w): 0 where the depth means nothing.
+        points_camera: of the grid, (h, w, 3), m.
+        valid: which of them mean something, (h, w).
     """
 
     stamp_ns: int
     T_map_camera: Float64
-    points_map: Float64
-    weight: Float64
+    points_camera: Float64
+    valid: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Registration:
-    """Where a window lies in the map, and how sure that is.
+    """Where a window lies in the map, and how well it agrees with what is there.
 
     Attributes:
-        T_map_window: the window's world in the map, (4, 4); rigid unless a scale was asked for.
-        shared_frames: frames it was found by; 0 for the first window of a world.
-        residual_m: median distance of the point pairs after the fit, NaN without any.
-        scale_ratio: map metres per metre of the new window, had the scale been free; 1 is perfect.
-        turn_rad: how far the robust fit turned from plain chaining.
+        T_map_window: the window's world in the map, (4, 4), rigid.
+        shared_frames: frames it was found by.
+        spread_m: median distance of the camera centres from their places in the map.
+        spread_rad: median turn of the cameras from theirs.
+        residual_m: median distance of the same pixels' points, NaN where none is valid in both.
+        scale_ratio: the map's depth over the window's for the same pixels, median; 1 is perfect.
     """
 
     T_map_window: Float64
     shared_frames: int
+    spread_m: float
+    spread_rad: float
     residual_m: float
     scale_ratio: float
-    turn_rad: float
 
 
 def place_frames(
-    rec: Reconstruction, T_map_window: Float64, grid_step: int
+    rec: Reconstruction, T_map_window: Float64, grid_step_px: int = GRID_STEP_PX
 ) -> tuple[PlacedFrame, ...]:
-    """Remember a placed window as frames that a later window can be registered to."""
-    points, weight = _grid(rec, grid_step)
+    """Remember a placed window as frames that the next can be registered to.
+
+    Args:
+        rec: the window.
+        T_map_window: its place, (4, 4), rigid.
+        grid_step_px: one pixel in this many, along rows and columns, is remembered.
+    """
+    points, valid = _grid(rec, grid_step_px)
     T_map_camera = T_map_window @ rec.T_world_camera
-    points_map = transform_points(T_map_camera, points)
     return tuple(
-        PlacedFrame(stamp_ns, rigid(T_map_camera[i]), points_map[i], weight[i])
+        PlacedFrame(stamp_ns, T_map_camera[i], points[i], valid[i])
         for i, stamp_ns in enumerate(rec.stamps_ns)
     )
 
 
 def register(
-    placed: Sequence[PlacedFrame], rec: Reconstruction, settings: RegistrationSettings
+    placed: Sequence[PlacedFrame], rec: Reconstruction, grid_step_px: int = GRID_STEP_PX
 ) -> Registration | None:
-    """Find the window's place by every placed frame it shares; None where it shares none.
+    """Find the window's place by the frames it shares; None where it shares none.
 
     Args:
-        placed: frames of earlier windows; one frame may be there once for each of its windows.
+        placed: frames in the map, of the same grid.
         rec: the new window.
-        settings: how.
+        grid_step_px: as in `place_frames`.
     """
-    index_of = {stamp_ns: i for i, stamp_ns in enumerate(rec.stamps_ns)}
-    pairs = [(frame, index_of[frame.stamp_ns]) for frame in placed if frame.stamp_ns in index_of]
+    pairs = _shared(placed, rec)
     if not pairs:
         return None
-    points, weight = _grid(rec, settings.grid_step)
-    points_window = transform_points(rec.T_world_camera, points)  # (S, h, w, 3)
-    source, target, weights = [], [], []
-    for frame, i in pairs:
-        if frame.weight.shape != weight[i].shape:
-            continue  # the network changed its image size: its cameras still count
-        both = np.minimum(frame.weight, weight[i])
-        used = both > 0
-        source.append(points_window[i][used])
-        target.append(frame.points_map[used])
-        weights.append(both[used])
-    T_chain = average_transform(
-        np.stack([f.T_map_camera @ invert_transform(rec.T_world_camera[i]) for f, i in pairs])
-    )
-    cameras = _lever_points(rec.T_world_camera[[i for _, i in pairs]], settings.lever_m)
-    cameras_map = _lever_points(np.stack([f.T_map_camera for f, _ in pairs]), settings.lever_m)
-    empty = np.zeros((0, 3))
-    problem = _Pairs(
-        np.concatenate([empty, *source]),
-        np.concatenate([empty, *target]),
-        np.concatenate([np.zeros(0), *weights]),
-        cameras,
-        cameras_map,
-    )
-    T_map_window, residual_m = _fit(problem, T_chain, settings, settings.with_scale)
-    T_free, _ = _fit(problem, T_chain, settings, True)
+    T_window_camera = rec.T_world_camera[[i for _, i in pairs]]
+    T_map_camera = np.stack([frame.T_map_camera for frame, _ in pairs])
+    T_map_window = average_transform(T_map_camera @ invert_transform(T_window_camera))
+    found = T_map_window @ T_window_camera
+    apart = np.linalg.norm(found[:, :3, 3] - T_map_camera[:, :3, 3], axis=1)
+    turn = rotation_angle(np.swapaxes(found[:, :3, :3], 1, 2) @ T_map_camera[:, :3, :3])
+    residual_m, scale_ratio = _agreement(pairs, rec, found, grid_step_px)
     return Registration(
         T_map_window=T_map_window,
-        shared_frames=len({frame.stamp_ns for frame, _ in pairs}),
+        shared_frames=len(pairs),
+        spread_m=float(np.median(apart)),
+        spread_rad=float(np.median(turn)),
         residual_m=residual_m,
-        scale_ratio=float(np.cbrt(np.linalg.det(T_free[:3, :3]))),
-        turn_rad=float(rotation_angle(T_chain[:3, :3].T @ rigid(T_map_window)[:3, :3])),
+        scale_ratio=scale_ratio,
     )
 
 
 def chain(placed: Sequence[PlacedFrame], rec: Reconstruction) -> Float64 | None:
-    """Place the window by the newest shared frame's two poses alone: the plain twin."""
-    index_of = {stamp_ns: i for i, stamp_ns in enumerate(rec.stamps_ns)}
-    shared = [frame for frame in placed if frame.stamp_ns in index_of]
-    if not shared:
+    """Place the window by the newest shared frame alone, (4, 4): the plain twin of `register`."""
+    pairs = _shared(placed, rec)
+    if not pairs:
         return None
-    newest = max(shared, key=lambda frame: frame.stamp_ns)
-    T_window_camera = rec.T_world_camera[index_of[newest.stamp_ns]]
-    return newest.T_map_camera @ invert_transform(T_window_camera)
+    frame, i = max(pairs, key=lambda pair: pair[0].stamp_ns)
+    return frame.T_map_camera @ invert_transform(rec.T_world_camera[i])
 
 
-def average_transform(transforms: Float64, iterations: int = 10) -> Float64:
-    """Average rigid transforms (N, 4, 4) so that a few wild ones do not matter.
+def average_transform(transforms: Float64) -> Float64:
+    """Return the geometric median of rigid transforms (N, 4, 4): wild ones barely count.
 
-    Rotations by the chordal mean, translations by the mean, both reweighted by 1 / distance: the
-    geometric median.
+    One radian of turn weighs as much as one metre of shift. Source: Weiszfeld's iteration, with
+    chordal means of the rotations.
     """
     weights = np.ones(len(transforms))
-    for _ in range(iterations):
+    R, t = np.eye(3), np.zeros(3)
+    for _ in range(_ITERATIONS):
         share = weights / weights.sum()
         R = nearest_rotation(np.einsum("n,nij->ij", share, transforms[:, :3, :3]))
         t = share @ transforms[:, :3, 3]
         turn = rotation_angle(R.T @ transforms[:, :3, :3])
         shift = np.linalg.norm(transforms[:, :3, 3] - t, axis=1)
-        weights = 1 / np.maximum(turn + shift, 1e-6)
+        weights = 1 / np.maximum(np.hypot(turn, shift), _SMALLEST_DISTANCE)
     return make_transform(R, t)
 
 
-def rigid(T: Float64) -> Float64:
-    """Drop the scale of a similarity (4, 4) and make its rotation one again."""
-    return make_transform(nearest_rotation(T[:3, :3]), T[:3, 3])
+def _shared(placed: Sequence[PlacedFrame], rec: Reconstruction) -> list[tuple[PlacedFrame, int]]:
+    """Pair placed frames with the places of the same frames in the window."""
+    index_of = {stamp_ns: i for i, stamp_ns in enumerate(rec.stamps_ns)}
+    return [(frame, index_of[frame.stamp_ns]) for frame in placed if frame.stamp_ns in index_of]
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """What the fit has to bring together, window to map."""
-
-    points: Float64
-    points_map: Float64
-    weights: Float64
-    levers: Float64
-    levers_map: Float64
-
-
-def _fit(
-    pairs: _Pairs, start: Float64, settings: RegistrationSettings, with_scale: bool
-) -> tuple[Float64, float]:
-    """Reweighted Umeyama over points and cameras: T_map_window and the points' residual, m.
-
-    Points are weighted by Huber's rule around their median residual, and once more by 1 / distance
-    from the camera squared through their weight, because depth errors grow with depth.
-    """
-    source = np.concatenate([pairs.points, pairs.levers])
-    target = np.concatenate([pairs.points_map, pairs.levers_map])
-    count = len(pairs.points)
-    transform = start
-    residual_m = float("nan")
-    for _ in range(settings.iterations):
-        error = np.linalg.norm(transform_points(transform, source) - target, axis=1)
-        weights = np.empty(len(source))
-        if count:
-            residual_m = float(np.median(error[:count]))
-            weights[:count] = pairs.weights * _huber(error[:count], settings.huber)
-            weights[:count] /= max(float(weights[:count].sum()), 1e-12)
-        share = settings.camera_share if count else 1.0
-        weights[count:] = _huber(error[count:], settings.huber)
-        weights[count:] *= share / max(float(weights[count:].sum()), 1e-12)
-        transform = umeyama(source, target, with_scale, weights).matrix
-    return transform, residual_m
+def _agreement(
+    pairs: Sequence[tuple[PlacedFrame, int]],
+    rec: Reconstruction,
+    T_map_camera: Float64,
+    grid_step_px: int,
+) -> tuple[float, float]:
+    """Compare the points of the same pixels: residual, m, and ratio of their depths."""
+    points, valid = _grid(rec, grid_step_px)
+    apart, ratios = [np.zeros(0)], [np.zeros(0)]
+    for (frame, i), T_found in zip(pairs, T_map_camera, strict=True):
+        if frame.valid.shape != valid[i].shape:
+            continue  # the network changed its image size: there are no same pixels
+        both = frame.valid & valid[i]
+        old, new = frame.points_camera[both], points[i][both]
+        moved = transform_points(invert_transform(frame.T_map_camera) @ T_found, new)
+        apart.append(np.linalg.norm(moved - old, axis=1))
+        ratios.append(old[:, 2] / new[:, 2])
+    distances = np.concatenate(apart)
+    if len(distances) == 0:
+        return float("nan"), 1.0
+    return float(np.median(distances)), float(np.median(np.concatenate(ratios)))
 
 
-def _huber(error: Float64, factor: float) -> Float64:
-    limit = factor * max(float(np.median(error)), 1e-6)
-    return limit / np.maximum(error, limit)
-
-
-def _lever_points(T: Float64, lever_m: float) -> Float64:
-    """Each camera's centre and three points along its axes, (4 N, 3), m."""
-    arms = np.concatenate([np.zeros((1, 3)), lever_m * np.eye(3)])
-    return transform_points(T, np.broadcast_to(arms, (len(T), 4, 3))).reshape(-1, 3)
-
-
-def _grid(rec: Reconstruction, step: int) -> tuple[Float64, Float64]:
-    """Points of a pixel grid in their cameras' frames, (S, h, w, 3), m, and weights, (S, h, w)."""
-    rows = slice(step // 2, None, step)
-    depth = rec.depth[:, rows, rows].astype(float)
-    valid = rec.valid[:, rows, rows] & np.isfinite(depth) & (depth > 0)
+def _grid(rec: Reconstruction, step: int) -> tuple[Float64, NDArray[np.bool_]]:
+    """Points of a pixel grid in their cameras' frames, (S, h, w, 3), m, and which are valid."""
+    every = slice(step // 2, None, step)
+    depth = rec.depth[:, every, every].astype(float)
+    valid = rec.valid[:, every, every] & np.isfinite(depth) & (depth > 0)
     K = rec.K.copy()
     K[:, :2] /= step
     K[:, :2, 2] -= (step // 2) / step
-    points = unproject(np.where(valid, depth, 1.0), K)
-    confidence = rec.confidence[:, rows, rows].astype(float)
-    weight = np.where(valid & np.isfinite(confidence), confidence, 0.0)
-    return points.astype(np.float64), weight / np.where(valid, depth, 1.0) ** 2
+    return unproject(np.where(valid, depth, 1.0), K).astype(np.float64), valid

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidllm_ros.geometry.point_cloud import PointCloud
-from vidllm_ros.streaming.registration import Registration, RegistrationSettings
+from vidllm_ros.streaming.registration import Registration
 from vidllm_ros.streaming.tracking import TrackingSettings
 from vidllm_ros.streaming.window import WindowSettings
 from vidllm_ros.structures import Answer, GroundedBox, Reconstruction
@@ -48,25 +48,21 @@ class SessionSettings:
 
     Attributes:
         window: which frames make a window; fixed for a session.
-        registration: how windows are joined.
         tracking: when boxes are one object.
         map_frame: name of the map, in clouds and saved files.
         voxel_m: edge of the voxels that thin the clouds.
         confidence_quantile: share of the least confident depths left out of clouds.
         max_map_points: bound of the fused cloud.
         max_question_chars: longest question.
-        windows_remembered: placed windows that later ones are registered to.
     """
 
     window: WindowSettings = field(default_factory=WindowSettings)
-    registration: RegistrationSettings = field(default_factory=RegistrationSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     map_frame: str = "map"
     voxel_m: float = 0.02
     confidence_quantile: float = 0.2
     max_map_points: int = 2_000_000
     max_question_chars: int = 2000
-    windows_remembered: int = 4
 
     def __post_init__(self) -> None:
         if not self.voxel_m > 0:
@@ -75,7 +71,7 @@ class SessionSettings:
             raise ValueError(
                 f"confidence_quantile: expected 0 up to 1, got {self.confidence_quantile}"
             )
-        for name in ("max_map_points", "max_question_chars", "windows_remembered"):
+        for name in ("max_map_points", "max_question_chars"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from vidllm_ros.prompts import clean_text
 from vidllm_ros.streaming.backend import Backend
 from vidllm_ros.streaming.fused_cloud import FusedCloud
 from vidllm_ros.streaming.map_files import write_map
-from vidllm_ros.streaming.registration import PlacedFrame, place_frames, register, rigid
+from vidllm_ros.streaming.registration import PlacedFrame, place_frames, register
 from vidllm_ros.streaming.results import (
     EmptyQuestionError,
     NoWindowYetError,
@@ -65,7 +64,7 @@ class _World:
     index: int
     cloud: FusedCloud
     tracker: ObjectTracker
-    placed: deque[tuple[PlacedFrame, ...]]
+    placed: tuple[PlacedFrame, ...] = ()
     newest: WindowResult | None = None
 
 
@@ -244,16 +243,15 @@ class Session:
         with watch("reconstruct"):
             rec = self._backend.reconstruct(window.frames)
         with watch("register"):
-            placed = [frame for frames in world.placed for frame in frames if is_joinable]
-            joined = register(placed, rec, settings.registration)
+            joined = register(world.placed if is_joinable else (), rec)
             start = T_WORLD_OPTICAL_LEVEL if T_map_camera is None else T_map_camera
             T_map_window = (
                 start @ invert_transform(rec.T_world_camera[0])
                 if joined is None
                 else joined.T_map_window
             )
-            poses_map = np.stack([rigid(T) for T in T_map_window @ rec.T_world_camera])
-            frames_placed = place_frames(rec, T_map_window, settings.registration.grid_step)
+            poses_map = T_map_window @ rec.T_world_camera
+            frames_placed = place_frames(rec, T_map_window)
         with watch("cloud"):
             cloud = cloud_from_reconstruction(
                 rec, T_map_window, settings.confidence_quantile, settings.voxel_m,
@@ -288,7 +286,7 @@ class Session:
                 world_index=world.index,
                 registration=joined,
             )
-            world.placed.append(frames_placed)
+            world.placed = frames_placed
             world.newest = result
             self._windows_done += 1
             self._window.settle(is_placed=True)
@@ -347,7 +345,6 @@ class Session:
             index=self._worlds - 1,
             cloud=FusedCloud(settings.voxel_m, settings.max_map_points, settings.map_frame),
             tracker=ObjectTracker(settings.tracking),
-            placed=deque(maxlen=settings.windows_remembered),
         )
 
 
