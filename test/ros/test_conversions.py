@@ -16,14 +16,14 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from vidllm_ros.geometry.point_cloud import PointCloud
 from vidllm_ros.geometry.transforms import make_transform, matrix_from_quat_xyzw
-from vidllm_ros.ros import conversions, pixels
+from vidllm_ros.ros import conversions, pixels, stamps
 from vidllm_ros.ros.messages import transform_stamped
 from vidllm_ros.ros.transform_tree import TransformTree
 
 pytestmark = pytest.mark.ros
 RNG = np.random.default_rng(0)
 STAMP = 1_700_000_000_123_456_789  # a float of seconds could not hold it
-HEAD = conversions.header(STAMP, "camera_optical_frame")
+HEAD = stamps.header(STAMP, "camera_optical_frame")
 
 
 def cloud_of(count: int) -> PointCloud:
@@ -36,7 +36,7 @@ def cloud_of(count: int) -> PointCloud:
 
 
 def test_stamps_stay_integers() -> None:
-    assert conversions.stamp_to_ns(conversions.ns_to_stamp(STAMP)) == STAMP
+    assert stamps.stamp_to_ns(stamps.ns_to_stamp(STAMP)) == STAMP
     assert HEAD.stamp.nanosec == 123_456_789
 
 
@@ -71,7 +71,7 @@ def test_camera_info_round_trip() -> None:
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_cloud_round_trip(count: int) -> None:
     cloud = cloud_of(count)
-    msg = conversions.cloud_to_msg(conversions.header(STAMP, "world"), cloud)
+    msg = conversions.cloud_to_msg(stamps.header(STAMP, "world"), cloud)
     assert [f.name for f in msg.fields] == ["x", "y", "z", "rgb", "confidence"]
     assert (msg.point_step, msg.row_step, msg.height) == (20, 20 * count, 1)
     back = conversions.cloud_from_msg(msg)

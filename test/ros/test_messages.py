@@ -12,7 +12,7 @@ from visualization_msgs.msg import Marker
 
 from vidllm_ros.geometry.transforms import make_transform, matrix_from_quat_xyzw
 from vidllm_ros.ros import messages
-from vidllm_ros.ros.conversions import stamp_to_ns
+from vidllm_ros.ros.stamps import stamp_to_ns
 from vidllm_ros.structures import GroundedBox
 
 pytestmark = pytest.mark.ros

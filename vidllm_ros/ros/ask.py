@@ -16,11 +16,11 @@ from typing import Any
 
 from rclpy.node import Node
 
-from vidllm_ros.ros import messages, topics
-from vidllm_ros.ros.conversions import stamp_to_ns
+from vidllm_ros.msg import GroundedObject
+from vidllm_ros.ros import topics
 from vidllm_ros.ros.process import SpinningThread, ros_context
+from vidllm_ros.ros.stamps import stamp_to_ns
 from vidllm_ros.srv import Ask, SaveMap
-from vidllm_ros.structures import GroundedBox
 
 NO_SERVICE, INTERRUPTED = 3, 130
 _MARGIN_S = 2.0
@@ -60,16 +60,17 @@ class ServiceClient:
         return future.result()
 
 
-def box_as_json(box: GroundedBox) -> dict[str, Any]:
-    """Write a box in plain numbers."""
+def object_as_json(msg: GroundedObject) -> dict[str, Any]:
+    """Write an object in plain numbers."""
+    p, q, size = msg.pose.position, msg.pose.orientation, msg.size
     return {
-        "id": box.object_id,
-        "label": box.label,
-        "score": box.score,
-        "center": [float(value) for value in box.center],
-        "size": [float(value) for value in box.size],
-        "quat_xyzw": [float(value) for value in box.quat_xyzw],
-        "last_seen_ns": box.last_seen_ns,
+        "id": msg.id,
+        "label": msg.label,
+        "score": float(msg.score),
+        "center": [p.x, p.y, p.z],
+        "size": [size.x, size.y, size.z],
+        "quat_xyzw": [q.x, q.y, q.z, q.w],
+        "last_seen_ns": stamp_to_ns(msg.last_seen),
     }
 
 
@@ -87,7 +88,7 @@ def reply_as_json(question: str, reply: Any, round_trip_s: float) -> dict[str, A
         "round_trip_s": round_trip_s,
         "frame_stamps": [stamp_to_ns(stamp) for stamp in reply.frame_stamps],
         "frame_id": reply.objects.header.frame_id,
-        "objects": [box_as_json(messages.box_from_object(o)) for o in reply.objects.objects],
+        "objects": [object_as_json(item) for item in reply.objects.objects],
     }
 
 

@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from builtin_interfaces.msg import Time
 from numpy.typing import ArrayLike, NDArray
 from rclpy.time import Time as ClockTime
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
@@ -31,8 +30,6 @@ from vidllm_ros.ros.pixels import (
     decode_rgb,
 )
 from vidllm_ros.ros.transform_tree import TransformLookupError, TransformTree
-
-NANOSECONDS = 1_000_000_000
 
 
 def _optional(name: str) -> ModuleType | None:
@@ -66,21 +63,6 @@ def optional_libraries() -> dict[str, bool]:
         "tf_transformations": tf_transformations is not None,
         "tf2": tf2_py is not None,
     }
-
-
-# Stamps: integers all the way, since float seconds lose nanoseconds.
-
-
-def stamp_to_ns(stamp: Time) -> int:
-    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
-
-
-def ns_to_stamp(stamp_ns: int) -> Time:
-    return Time(sec=stamp_ns // NANOSECONDS, nanosec=stamp_ns % NANOSECONDS)
-
-
-def header(stamp_ns: int, frame_id: str) -> Header:
-    return Header(stamp=ns_to_stamp(stamp_ns), frame_id=frame_id)
 
 
 # Images

@@ -112,7 +112,7 @@ class Diagnostics:
             "stamp_age_s": report.stamp_age_s,
         }
         values |= {f"dropped: {cause}": count for cause, count in report.dropped.items()}
-        if situation.state != "active":
+        if situation.state != "active" or not situation.topic:
             return OK, f"{situation.state}: not listening", values
         if situation.is_paused:
             return OK, "paused by ~/pause", values

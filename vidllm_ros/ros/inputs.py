@@ -29,13 +29,13 @@ from vidllm_ros.ros.conversions import (
     depth_from_image,
     rgb_from_compressed,
     rgb_from_image,
-    stamp_to_ns,
 )
 from vidllm_ros.ros.engine import Engine
 from vidllm_ros.ros.frame_gate import FrameGate, Shape
 from vidllm_ros.ros.health import Health, Throttle
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.qos import overridable, profile
+from vidllm_ros.ros.stamps import stamp_to_ns
 from vidllm_ros.streaming.window import Arrival
 
 COMPLAIN_EVERY_S = 5.0

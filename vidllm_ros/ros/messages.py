@@ -29,7 +29,10 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from vidllm_ros.geometry.transforms import make_transform, matrix_from_quat_xyzw
 from vidllm_ros.msg import GroundedObject, GroundedObjectArray
-from vidllm_ros.ros.conversions import header, ns_to_stamp, quat_xyzw_of, stamp_to_ns
+from vidllm_ros.ros.conversions import (
+    quat_xyzw_of,
+)
+from vidllm_ros.ros.stamps import header, ns_to_stamp, stamp_to_ns
 from vidllm_ros.structures import GroundedBox
 
 _TEXT_HEIGHT_M = 0.12

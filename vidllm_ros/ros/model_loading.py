@@ -8,6 +8,8 @@ Next: engine.py, which runs it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import os
 import resource
 from dataclasses import dataclass
@@ -113,6 +115,17 @@ def memory_used_bytes(device: str) -> int:
         return int(torch.cuda.memory_allocated(device))
     with open("/proc/self/statm", encoding="ascii") as statm:
         return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def release_memory(device: str) -> int:
+    """Collect what nobody holds and hand it to the system; return the bytes still used."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    else:
+        with contextlib.suppress(OSError, AttributeError):  # glibc only
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return memory_used_bytes(device)
 
 
 def memory_free_bytes(device: str) -> int:

@@ -8,7 +8,6 @@ questions.py, publishers.py and engine.py. Next: engine.py.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -35,10 +34,16 @@ from vidllm_ros.ros.model_loading import (
     load_backend,
     memory_free_bytes,
     memory_used_bytes,
+    release_memory,
 )
 from vidllm_ros.ros.parameter_server import ParameterServer
 from vidllm_ros.ros.parameters import NodeParameters
-from vidllm_ros.ros.process import SpinningThread, ros_context, stop_event
+from vidllm_ros.ros.process import (
+    SpinningThread,
+    end_process_within,
+    ros_context,
+    stop_event,
+)
 from vidllm_ros.ros.publishers import Outputs, StatusFacts
 from vidllm_ros.ros.questions import Questions
 from vidllm_ros.ros.transforms import CameraTransform
@@ -46,6 +51,7 @@ from vidllm_ros.srv import SaveMap
 from vidllm_ros.streaming.session import SessionError, WindowResult
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+EXIT_GRACE_S = 1.5
 EXECUTOR_THREADS = 48
 """Bound, not cost: threads start when needed. 32 questions may wait, the rest keep answering."""
 
@@ -211,18 +217,19 @@ class VidllmNode(LifecycleNode):
             while self._handles:
                 self._handles.pop()()
 
-    def _free(self) -> None:
-        """Give the model back; may be called again."""
+    def _free(self) -> bool:
+        """Give the model back; may be called again. Return whether the worker's thread ended."""
         with self._release_lock:
             engine, self._engine = self._engine, None
         if engine is None:
-            return
+            return True
         device = engine.loaded.device
         before = memory_used_bytes(device)
-        engine.close()
+        has_ended = engine.close()
         del engine
-        freed = before - memory_used_bytes(device)
+        freed = before - release_memory(device)
         self.get_logger().info(f"cleanup: {freed / 2**20:.1f} MiB given back on {device}")
+        return has_ended
 
     # What the engine calls, on its own thread
 
@@ -298,10 +305,10 @@ class VidllmNode(LifecycleNode):
         self.get_logger().info(f"save_map: {reply.path or reply.message}")
         return reply
 
-    def release(self) -> None:
-        """Release everything from any state, for the end of the process."""
+    def release(self) -> bool:
+        """Release everything, from any state; return whether the worker's thread ended."""
         self._release()
-        self._free()
+        return self._free()
 
 
 def _in_use() -> str:
@@ -318,21 +325,21 @@ def _memory_words(loaded: LoadedBackend, used_before: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; release and return 0 within 5 s."""
+    """Run the node until SIGINT or SIGTERM; release everything and end with 0 within 5 s."""
     with ros_context(sys.argv if argv is None else ["vidllm_node", *argv]), stop_event() as stop:
         node = VidllmNode()
-        executor = MultiThreadedExecutor(EXECUTOR_THREADS)
-        with SpinningThread(node, executor) as spinning:
+        with SpinningThread(node, MultiThreadedExecutor(EXECUTOR_THREADS)) as spinning:
             while not stop.wait(0.2) and not spinning.ended.is_set():
                 pass
             node.get_logger().info("stopping")
-            node.release()
+            has_ended = node.release()
         if spinning.failed is not None:
             node.get_logger().fatal(f"stopped by {spinning.failed!r}")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A network in the middle of a window cannot be interrupted; the process ends without it.
-    os._exit(0 if spinning.failed is None else 1)
+        node.destroy_node()
+    status = 0 if spinning.failed is None else 1
+    # A thread inside the network, or loading one, cannot be interrupted: end without it.
+    end_process_within(EXIT_GRACE_S if has_ended else 0.0, status)
+    return status
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from sensor_msgs.msg import CompressedImage
 
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.conversions import (
-    header,
     image_from_depth,
     image_from_rgb,
     info_from_intrinsics,
@@ -32,6 +31,7 @@ from vidllm_ros.ros.conversions import (
 from vidllm_ros.ros.frame_stream import CameraFrame, load_frames, read_stream
 from vidllm_ros.ros.process import SpinningThread, ros_context, stop_event
 from vidllm_ros.ros.qos import profile
+from vidllm_ros.ros.stamps import header
 
 JPEG_QUALITY = 95
 NOBODY_LISTENS = 3

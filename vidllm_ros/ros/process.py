@@ -8,7 +8,9 @@ releases in order. Used by the node and by the small clients. Next: client.py.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -40,6 +42,26 @@ def ros_context(argv: Sequence[str]) -> Iterator[list[str]]:
         yield list(remove_ros_args(list(argv)))
     finally:
         try_shutdown()
+
+
+def end_process_within(seconds: float, status: int) -> None:
+    """End the process with this status even where a thread would keep it alive.
+
+    Args:
+        seconds: for the other threads to end by themselves; 0 ends at once.
+        status: of the process.
+    """
+
+    def end() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    if seconds <= 0:
+        end()
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 class SpinningThread:

@@ -19,13 +19,12 @@ from vidllm_ros.msg import WindowStatus
 from vidllm_ros.ros import messages, topics
 from vidllm_ros.ros.conversions import (
     cloud_to_msg,
-    header,
     image_from_depth,
     info_from_intrinsics,
-    ns_to_stamp,
 )
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.qos import overridable, profile
+from vidllm_ros.ros.stamps import header, ns_to_stamp
 from vidllm_ros.streaming.session import WindowResult
 
 

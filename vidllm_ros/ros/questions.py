@@ -19,9 +19,9 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from rclpy.lifecycle import LifecycleNode
 
 from vidllm_ros.ros import messages
-from vidllm_ros.ros.conversions import ns_to_stamp
 from vidllm_ros.ros.engine import Engine
 from vidllm_ros.ros.parameters import NodeParameters
+from vidllm_ros.ros.stamps import ns_to_stamp
 from vidllm_ros.srv import Ask
 from vidllm_ros.streaming.session import (
     EmptyQuestionError,

@@ -22,11 +22,15 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 
 from vidllm_ros.geometry.point_cloud import write_atomically
-from vidllm_ros.ros import messages, topics
-from vidllm_ros.ros.ask import box_as_json
-from vidllm_ros.ros.conversions import cloud_from_msg, depth_from_image, stamp_to_ns
+from vidllm_ros.ros import topics
+from vidllm_ros.ros.ask import object_as_json
+from vidllm_ros.ros.conversions import (
+    cloud_from_msg,
+    depth_from_image,
+)
 from vidllm_ros.ros.process import SpinningThread, ros_context, stop_event
 from vidllm_ros.ros.qos import profile
+from vidllm_ros.ros.stamps import stamp_to_ns
 
 Window = dict[str, Any]
 _TAIL_S = 1.0  # messages of the last window that are still on their way
@@ -118,9 +122,9 @@ class Recorder:
             self._window(msg)["depth_K"] = [float(value) for value in msg.k]
 
     def _take_objects(self, msg: Any) -> None:
-        boxes = [messages.box_from_object(item) for item in msg.objects]
+        objects = [object_as_json(item) for item in msg.objects]
         with self._lock:
-            self._window(msg)["objects"] = [box_as_json(box) for box in boxes]
+            self._window(msg)["objects"] = objects
 
     def _take_diagnostics(self, msg: Any) -> None:
         with self._lock:
