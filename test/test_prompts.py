@@ -50,4 +50,6 @@ def test_prompts_hold_their_words_and_end_right(template):
     assert grounding.endswith("red loc {chair}" + prompts.LOC)
     assert grounding.count(prompts.LOC) == 1
     assert prompts.BOX in prompts.caption_prompt(template=template)
+    assert "[1.00, " in prompts.caption_prompt(prompts.format_box((1, 2, 3), (1, 1, 1)), template)
+    assert "red chair" in prompts.box_prompt("red  chair", template)
     assert prompts.answer_text("two ") == " two"

@@ -152,6 +152,18 @@ def test_frames_other_than_the_first_may_change_places(build_tiny):
     )
 
 
+def test_gradient_checkpointing_changes_no_gradient(build_tiny):
+    grads = []
+    for checkpointed in (False, True):
+        model = build_tiny().train()
+        if checkpointed:
+            model.gradient_checkpointing_enable()
+            assert model.aggregator.gradient_checkpointing
+        model.geometry(images()).depth_rel.mean().backward()
+        grads.append(model.adapter.phi_geometry.mlp.fc2.weight.grad)
+    torch.testing.assert_close(*grads)
+
+
 def test_default_size_fits_the_bundle():
     with torch.device("meta"):
         model = VidLLM(VidLLMConfig(point_head=False))
@@ -162,10 +174,10 @@ def test_default_size_fits_the_bundle():
 def test_learns_one_batch_under_bfloat16(build_tiny):
     model = build_tiny().train()
     text = words(model)
-    frames_in, target = images(1, 3), torch.linspace(1.0, 3.0, 56).expand(1, 3, 42, 56)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    frames_in, target = images(1, 2), torch.linspace(1.0, 3.0, 56).expand(1, 2, 42, 56)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     history = []
-    for _ in range(30):
+    for _ in range(18):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             geometry = model.geometry(frames_in)
             patches = model.predicted_scene(geometry)
@@ -184,4 +196,4 @@ def test_learns_one_batch_under_bfloat16(build_tiny):
     for name, values in zip(
         ("answer", "metric", "relative"), zip(*history, strict=True), strict=True
     ):
-        assert values[-1] < 0.5 * values[0], (name, values)
+        assert values[-1] < 0.6 * values[0], (name, values)
