@@ -2,12 +2,15 @@
 """A walk through an empty box of a room, as a network with known errors would reconstruct it."""
 
 from dataclasses import dataclass, field
+from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from vidllm_ros.geometry.boxes import transform_box
 from vidllm_ros.geometry.camera import K_from_fov
 from vidllm_ros.geometry.transforms import (
     T_WORLD_OPTICAL_LEVEL,
@@ -51,8 +54,10 @@ def true_pose(i):
     return make_transform(R.as_matrix() @ level, center)
 
 
-def true_depth(T_room_camera):
-    """Depth of the walls, (H, W), m."""
+@cache
+def true_depth(i):
+    """Depth of the walls in frame i, (H, W), m."""
+    T_room_camera = true_pose(i)
     v, u = np.indices((HEIGHT, WIDTH))
     rays = np.stack(
         [(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones((HEIGHT, WIDTH))], -1
@@ -93,7 +98,7 @@ class RoomBackend:
         poses[wild, :3, 3] += rng.normal(0, 1, (int(wild.sum()), 3))
         poses[:, :3, 3] *= scale
         poses = invert_transform(poses[0]) @ poses
-        depth = np.stack([true_depth(T) for T in truth])
+        depth = np.stack([true_depth(int(i)) for i in places])
         depth *= scale * np.exp(rng.normal(0, 1, depth.shape) * errors.depth)
         stamps = tuple(int(i) * PERIOD_NS for i in places)
         scene = SceneContext(torch.zeros(1, 2), torch.ones(1, 3), stamps, poses)
@@ -112,8 +117,6 @@ class RoomBackend:
 
     def detect(self, scene):
         """The boxes of the room, in the window's world."""
-        from vidllm_ros.geometry.boxes import transform_box
-
         T_window_room = invert_transform(true_pose(scene.stamps_ns[0] // PERIOD_NS))
         return tuple(transform_box(T_window_room, box) for box in self.boxes)
 
@@ -127,17 +130,22 @@ class RoomBackend:
         return Answer("a chair", 0.5, (box,), scene.stamps_ns)
 
 
-@pytest.fixture
-def room():
-    """The names above, for tests: they cannot import this file."""
-    import sys
-
-    return sys.modules[RoomBackend.__module__]
-
-
 def trajectory_error_m(poses_map, places):
     """RMS distance of camera centres once the first camera is laid on its true pose, m."""
     truth = np.stack([true_pose(i) for i in places])
     T = truth[0] @ invert_transform(poses_map[0])
     off = transform_points(T, poses_map[:, :3, 3]) - truth[:, :3, 3]
     return float(np.sqrt((off**2).sum(axis=1).mean()))
+
+
+@pytest.fixture
+def room():
+    """The names above: tests cannot import this file."""
+    return SimpleNamespace(
+        Backend=RoomBackend,
+        Errors=Errors,
+        CHAIR=CHAIR,
+        PERIOD_NS=PERIOD_NS,
+        true_pose=true_pose,
+        trajectory_error_m=trajectory_error_m,
+    )

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames to map to answer, with a network whose errors are known; and when it fails."""
+
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL, invert_transform, make_transform
+from vidllm_ros.streaming.session import (
+    EmptyQuestionError,
+    NoWindowYetError,
+    QuestionTooLongError,
+    Session,
+    SessionSettings,
+    WindowOutdatedError,
+)
+from vidllm_ros.streaming.window import WindowSettings
+
+IMAGE = np.zeros((42, 56, 3), np.uint8)
+WINDOWS = WindowSettings(size=16, stride=4, min_frames=8, min_shared=4)
+
+
+@pytest.fixture
+def make_session(room):
+    def make(backend=None, **changes):
+        settings = SessionSettings(window=WINDOWS, voxel_m=0.1, map_frame="home", **changes)
+        return Session(backend or room.Backend(), settings)
+
+    return make
+
+
+@pytest.fixture
+def walk(room):
+    """Add frames first..first + count and process each window that is ready."""
+
+    def run(session, count, first=0, process=True):
+        results = []
+        for i in range(first, first + count):
+            if session.add_frame(i * room.PERIOD_NS, IMAGE).is_ready and process:
+                results.append(session.process_next())
+        return results
+
+    return run
+
+
+def test_map_is_upright_and_follows_the_truth(room, make_session, walk):
+    session = make_session()
+    results = walk(session, 40)
+    assert [result.window_index for result in results] == list(range(9))
+    T_map_room = T_WORLD_OPTICAL_LEVEL @ invert_transform(room.true_pose(0))
+    for result in results:
+        places = [stamp // room.PERIOD_NS for stamp in result.reconstruction.stamps_ns]
+        truth = T_map_room @ np.stack([room.true_pose(i) for i in places])
+        np.testing.assert_allclose(result.poses_map, truth, atol=1e-6)
+    newest = results[-1]
+    assert newest.registration.shared_frames == 12
+    assert results[0].registration is None
+    assert newest.world_index == 0
+    assert list(newest.timings_s) == [
+        "reconstruct",
+        "register",
+        "cloud",
+        "detect",
+        "track",
+        "fuse",
+    ]
+    assert min(newest.timings_s.values()) >= 0
+    # the room's floor and ceiling are where they are: up is up
+    height = session.cloud.points[:, 2]
+    assert height.min() == pytest.approx(-1.4, abs=0.01)
+    assert height.max() == pytest.approx(1.3, abs=0.01)
+    assert session.cloud.frame == newest.cloud.frame == "home"
+
+
+def test_objects_keep_their_place_and_name(room, make_session, walk):
+    session = make_session()
+    for result in walk(session, 40):
+        (chair,) = result.objects
+        assert chair.object_id == "chair_1"
+        want = T_WORLD_OPTICAL_LEVEL @ invert_transform(room.true_pose(0))
+        np.testing.assert_allclose(
+            chair.center, want[:3, :3] @ room.CHAIR.center + want[:3, 3], atol=1e-6
+        )
+        assert chair.last_seen_ns == result.reconstruction.stamps_ns[-1]
+    assert [entry.object_id for entry in session.objects] == ["chair_1"]
+
+
+def test_pose_of_the_first_camera_may_come_from_elsewhere(room, make_session, walk):
+    session = make_session()
+    walk(session, 8, process=False)
+    T_map_camera = make_transform(T_WORLD_OPTICAL_LEVEL[:3, :3], [5.0, 6.0, 7.0])
+    result = session.process_next(T_map_camera=T_map_camera)
+    np.testing.assert_allclose(result.poses_map[0], T_map_camera, atol=1e-9)
+    (later,) = walk(session, 4, first=8)
+    np.testing.assert_allclose(later.poses_map[0], T_map_camera, atol=1e-9)
+
+
+def test_answer_rests_on_named_boxes_in_the_map(make_session, walk):
+    session = make_session()
+    newest = walk(session, 20)[-1]
+    answer = session.ask("  where is\x00 the\tchair? <loc> ")
+    assert answer.text == "heard where is the chair? loc"
+    assert answer.confidence == 0.7
+    assert answer.stamps_ns == newest.reconstruction.stamps_ns
+    assert answer.window_index == newest.window_index
+    (chair,) = answer.boxes
+    assert chair.object_id == "chair_1"
+    np.testing.assert_allclose(chair.center, session.objects[0].center, atol=1e-6)
+
+
+def test_questions_that_cannot_be_asked_say_why(make_session, walk):
+    session = make_session(max_question_chars=20)
+    with pytest.raises(NoWindowYetError, match="0 frames of 8"):
+        session.ask("what is it?")
+    walk(session, 8)
+    for empty in ("", " \n\t ", "\x00\x07"):
+        with pytest.raises(EmptyQuestionError, match="expected words"):
+            session.ask(empty)
+    with pytest.raises(QuestionTooLongError, match="at most 20 characters, got 100000"):
+        session.ask("x" * 100_000)
+    assert session.check_question("Wo ist der Stuhl? 🪑") == "Wo ist der Stuhl? 🪑"
+    assert session.ask("Wo ist der Stuhl? 🪑").text
+
+
+def test_jump_of_the_clock_begins_a_new_world(room, make_session, walk):
+    session = make_session()
+    walk(session, 20)
+    assert "jumped back" in session.add_frame(0, IMAGE).restarted
+    assert session.ask("still there?").text  # the old scene answers until the new one is there
+    results = walk(session, 12, first=1)
+    assert [result.world_index for result in results] == [1, 1]
+    assert results[0].registration is None
+    assert results[0].window_index == 4
+    np.testing.assert_allclose(results[0].poses_map[0], T_WORLD_OPTICAL_LEVEL, atol=1e-9)
+    assert session.counts.restarts == 1
+
+
+def test_same_film_gives_the_same_results(room, make_session, walk):
+    errors = room.Errors(scale=0.03, turn_rad=0.01, shift_m=0.02, depth=0.03)
+    first, second = (walk(make_session(room.Backend(errors, seed=3)), 30)[-1] for _ in range(2))
+    np.testing.assert_array_equal(first.poses_map, second.poses_map)
+    np.testing.assert_array_equal(first.cloud.points, second.cloud.points)
+    assert first.reconstruction.stamps_ns == second.reconstruction.stamps_ns
+
+
+def test_slow_network_keeps_one_map(room, make_session, walk):
+    """Nine of ten windows are never computed, yet every window joins the one before it."""
+    session = make_session()
+    results = walk(session, 8)
+    for first in range(8, 208, 40):
+        walk(session, 40, first, process=False)
+        results.append(session.process_next())
+    assert {result.world_index for result in results} == {0}
+    assert all(result.registration.shared_frames >= 4 for result in results[1:])
+    newest = results[-1]
+    assert newest.skipped_windows == 45
+    T_map_room = T_WORLD_OPTICAL_LEVEL @ invert_transform(room.true_pose(0))
+    np.testing.assert_allclose(newest.poses_map[-1], T_map_room @ room.true_pose(207), atol=1e-6)
+
+
+def test_failure_of_the_network_costs_its_window_only(room, make_session, walk):
+    backend = room.Backend()
+    session = make_session(backend)
+    walk(session, 20)
+    points = len(session.cloud)
+    backend.fails = True
+    walk(session, 40, first=20, process=False)
+    with pytest.raises(MemoryError, match="simulated"):
+        session.process_next()
+    assert len(session.cloud) == points
+    assert session.windows_done == 4
+    assert session.ask("and now?").window_index == 3
+    backend.fails = False
+    (result, *_) = walk(session, 8, first=60)
+    assert result.world_index == 0
+    assert result.registration.shared_frames == 4
+
+
+def test_film_that_ends_shows_its_last_frames(make_session, walk):
+    session = make_session()
+    walk(session, 3)
+    assert session.process_next() is None
+    result = session.process_next(partial=True)
+    assert len(result.poses_map) == 3
+    assert session.process_next(partial=True) is None
+
+
+def test_reset_empties_everything(make_session, walk):
+    session = make_session()
+    walk(session, 22)
+    session.reset()
+    assert session.newest is None
+    assert session.objects == ()
+    assert len(session.cloud) == 0
+    assert session.waiting_frames == 0
+    with pytest.raises(NoWindowYetError):
+        session.ask("anything?")
+    (result, *_) = walk(session, 8, first=22)
+    assert result.world_index == 1
+    assert result.objects[0].object_id == "chair_1"
+
+
+def test_reset_while_a_window_is_computed_throws_it_away(room, make_session, walk):
+    backend = room.Backend()
+    session = make_session(backend)
+    walk(session, 8, process=False)
+    inside, goes_on = threading.Event(), threading.Event()
+    reconstruct = backend.reconstruct
+
+    def slow(frames):
+        inside.set()
+        assert goes_on.wait(5)
+        return reconstruct(frames)
+
+    backend.reconstruct = slow
+    raised = []
+
+    def compute():
+        try:
+            session.process_next()
+        except WindowOutdatedError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    assert inside.wait(5)
+    session.reset()  # answers at once although the network is busy
+    session.add_frame(0, IMAGE)
+    goes_on.set()
+    thread.join(5)
+    assert len(raised) == 1
+    assert session.newest is None
+    assert session.waiting_frames == 1
+
+
+def test_settings_change_while_it_runs(make_session, walk):
+    session = make_session()
+    walk(session, 8)
+    session.change(replace(session.settings, voxel_m=0.5, max_question_chars=5))
+    (result,) = walk(session, 4, first=8)
+    assert len(result.cloud) < 600
+    with pytest.raises(QuestionTooLongError):
+        session.ask("too long")
+    with pytest.raises(ValueError, match="new session"):
+        session.change(replace(session.settings, window=WindowSettings()))
+
+
+def test_saved_map_is_whole_and_plain(make_session, walk, tmp_path):
+    session = make_session()
+    with pytest.raises(NoWindowYetError):
+        session.save_map(tmp_path / "map.ply")
+    walk(session, 20)
+    saved = session.save_map(tmp_path / "map.ply")
+    assert saved.point_count == len(session.cloud)
+    header = (tmp_path / "map.ply").read_bytes().split(b"end_header")[0].decode()
+    assert f"element vertex {saved.point_count}" in header
+    content = json.loads((tmp_path / "map.json").read_text())
+    assert content["frame"] == "home"
+    (chair,) = content["objects"]
+    assert chair["id"] == "chair_1"
+    np.testing.assert_allclose(chair["center"], session.objects[0].center)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.json", "map.ply"]
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "words"),
+    [("map.txt", ValueError, "ending in .ply"), ("no/map.ply", FileNotFoundError, "folder")],
+)
+def test_map_that_cannot_be_saved_leaves_nothing(make_session, walk, tmp_path, path, error, words):
+    session = make_session()
+    walk(session, 8)
+    with pytest.raises(error, match=words):
+        session.save_map(tmp_path / path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("rgb", "error"),
+    [
+        (np.zeros((4, 5), np.uint8), ValueError),
+        (np.zeros((4, 5, 4), np.uint8), ValueError),
+        (np.zeros((0, 5, 3), np.uint8), ValueError),
+        (np.zeros((4, 5, 3), np.float32), TypeError),
+    ],
+)
+def test_wrong_images_are_refused_at_the_door(make_session, rgb, error):
+    with pytest.raises(error, match="rgb: expected"):
+        make_session().add_frame(0, rgb)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"voxel_m": 0.0}, {"confidence_quantile": 1.0}, {"max_map_points": 0}],
+)
+def test_settings_say_what_is_wrong(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        SessionSettings(**changes)
