@@ -320,12 +320,13 @@ def test_grey_and_sixteen_bits_and_the_other_byte_order() -> None:
     grey = np.random.default_rng(2).integers(0, 255, (16, 18)).astype(np.uint8)
     shown = rgb_from_message(raw_image(1, grey, "mono8"), IMAGE, "x")
     np.testing.assert_array_equal(shown, np.repeat(grey[..., None], 3, -1))
-    wide = np.repeat(grey[..., None], 3, -1).astype(np.uint16) * 257
+    wide = np.repeat(grey[..., None], 3, -1).astype(np.uint16) * 256 + 7
+    narrow = (wide * (255 / 65535)).astype(np.uint8)
     message = raw_image(1, wide, "rgb16")
-    np.testing.assert_array_equal(rgb_from_message(message, IMAGE, "x"), wide // 257)
+    np.testing.assert_array_equal(rgb_from_message(message, IMAGE, "x"), narrow)
     message = raw_image(1, wide.byteswap(), "rgb16")
     message.is_bigendian = 1
-    np.testing.assert_array_equal(rgb_from_message(message, IMAGE, "x"), wide // 257)
+    np.testing.assert_array_equal(rgb_from_message(message, IMAGE, "x"), narrow)
 
 
 def test_nv12_rows_of_colour_are_not_rows_of_the_image() -> None:

@@ -75,7 +75,14 @@ def test_published_intrinsics_only_for_the_published_size(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1 2 3", "words", "2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1", "nan " * 16]
+    "text",
+    [
+        "1 2 3",
+        "words",
+        "2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1",
+        "nan " * 16,
+        "-1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1",
+    ],
 )
 def test_what_is_no_pose_is_named(folder: Path, text: str) -> None:
     (folder / "frame-000010.pose.txt").write_text(text)

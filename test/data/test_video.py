@@ -14,7 +14,13 @@ import pytest
 
 from vidllm_ros.data import image_folder
 from vidllm_ros.data.frame_source import FIRST_STAMP_NS
-from vidllm_ros.data.video import count_frames, even_places, iterate_frames, sample_uniform
+from vidllm_ros.data.video import (
+    count_frames,
+    even_places,
+    iterate_frames,
+    open_film,
+    sample_uniform,
+)
 
 HEIGHT, WIDTH = 48, 64
 RATE_HZ = 25.0
@@ -104,6 +110,30 @@ def test_video_that_ends_early_gives_what_it_has_and_says_so(
     assert all(b > a for a, b in pairwise(film.stamps_ns))
     assert FIRST_STAMP_NS + 0.4e9 < film.stamps_ns[-1] < FIRST_STAMP_NS + 0.9e9
     assert "torn.avi" in caplog.text
+    assert caplog.text.count("frames announced") == 1
+
+
+def test_video_without_times_is_stamped_by_its_rate(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidllm_ros.data.video_file._Capture.time_ns", lambda self, place: 0)
+    stamps = [frame.stamp_ns for frame in iterate_frames(video)]
+    assert np.diff(stamps).tolist() == [round(1e9 / RATE_HZ)] * 39
+
+
+def test_video_that_announces_no_count_is_counted(tmp_path: Path) -> None:
+    """A bare stream of JPEGs has no header that could say how many there are."""
+    coded = [
+        cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), i * STEP, np.uint8))[1].tobytes()
+        for i in range(12)
+    ]
+    path = tmp_path / "stream.mjpeg"
+    path.write_bytes(b"".join(coded))
+    assert open_film(path).count() == 0
+    assert count_frames(path) == 12
+    film = sample_uniform(path, 4)
+    seen = film.images[:, HEIGHT // 2, WIDTH // 2, 0].astype(int)
+    assert np.abs(seen - np.array([0, 4, 7, 11]) * STEP).max() <= 3
 
 
 def test_folder_is_read_in_reading_order_with_k(tmp_path: Path) -> None:
@@ -149,6 +179,7 @@ def test_depth_beside_plain_names_is_left_out(tmp_path: Path) -> None:
     write_image(tmp_path / "0001_depth.png", 12)
     write_image(tmp_path / "depth-0001.png", 13)
     write_image(tmp_path / "indepth.png", 14)
+    (tmp_path / "metadata.yaml").write_text("of the images, not of a bag")
     assert levels(tmp_path) == [11, 14]
 
 
@@ -243,7 +274,10 @@ def test_bad_input_is_one_sentence_that_names_the_file(
 def test_a_torn_video_leaves_stderr_to_the_sentence(tmp_path: Path) -> None:
     """FFmpeg reads how loud it may be once a process, so this needs one of its own."""
     path = bad_torn_video(tmp_path)
-    code = f"from vidllm_ros.data.video import iterate_frames; iterate_frames({str(path)!r})"
+    code = (
+        "import pathlib; from vidllm_ros.data.video_file import VideoFile; "
+        f"VideoFile(pathlib.Path({str(path)!r}))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
