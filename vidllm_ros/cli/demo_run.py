@@ -31,7 +31,8 @@ from vidllm_ros.evaluation.text_metrics import exact_match
 
 START_S = 180.0
 FIRST_WINDOW_S = 90.0
-QUIET_S = 4.0
+QUIET_S = 15.0
+STRIDE = 8
 ANSWER_S = 60.0
 POLL_S = 0.1
 
@@ -171,14 +172,18 @@ class DemoRun:
             self.state.changed = time.monotonic()
 
     def _is_settled(self, player: RosProcess) -> bool:
-        """Say whether nothing has come for long enough after the last frame."""
+        """Say whether the film is over and no further window is to be expected."""
         if not player.has_ended() or player.lines:
             return False
-        quiet_s = FIRST_WINDOW_S
-        if self.state.windows:
-            spent = self.state.windows[-1].get("timings_s", {})
-            quiet_s = max(QUIET_S, 2.0 * sum(float(value) for value in spent.values()))
-        return time.monotonic() - self.state.changed > quiet_s
+        waited_s = time.monotonic() - self.state.changed
+        if not self.state.windows:
+            return waited_s > FIRST_WINDOW_S
+        newest = max(self.state.windows[-1]["frame_stamps"])
+        waiting = sum(stamp > newest for stamp in self.state.original_ns)
+        if waiting < window_stride(self.settings.window):
+            return True
+        spent = self.state.windows[-1].get("timings_s", {})
+        return waited_s > max(QUIET_S, 4.0 * sum(float(value) for value in spent.values()))
 
     def ask(self) -> list[dict[str, Any]]:
         """Put the questions, print each with its answer and the truth, and return them."""
@@ -223,12 +228,18 @@ def node_arguments(settings: DemoSettings) -> list[str]:
     parameters = {
         "backend": settings.backend.value,
         "window_size": str(settings.window),
+        "window_stride": str(window_stride(settings.window)),
         "device": settings.device,
     }
     if settings.model is not None:
         parameters["model"] = str(settings.model.resolve())
     pairs = [f"{name}:={value}" for name, value in parameters.items()]
     return ["--ros-args", *(word for pair in pairs for word in ("-p", pair))]
+
+
+def window_stride(window: int) -> int:
+    """Return how many new frames make the next window."""
+    return min(STRIDE, window)
 
 
 def judge(asked: AskedQuestion, reply: Mapping[str, Any]) -> dict[str, Any]:
