@@ -12,7 +12,8 @@ import pytest
 
 from vidllm_ros.data.samples import Question, SceneObject, SceneSample, visible_objects
 from vidllm_ros.data.synthrooms import COLORS, OBJECT_LABELS, annotate_frames
-from vidllm_ros.data.synthrooms.questions import QUOTAS, article, meters
+from vidllm_ros.data.synthrooms.questions import QUOTAS, article
+from vidllm_ros.data.synthrooms.spatial_questions import meters
 from vidllm_ros.data.synthrooms.view import box_gaps, look
 from vidllm_ros.data.synthrooms.vocabulary import PLURALS
 from vidllm_ros.structures import GroundedBox

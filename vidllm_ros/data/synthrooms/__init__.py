@@ -5,7 +5,8 @@
     window = annotate_frames(sample, range(8))   # fewer frames, and questions they answer
 
 seed -> rooms.py (arrange.py, furniture.py, fixtures.py) -> walk.py -> render.py (raycast.py,
-textures.py, shading.py) -> view.py -> questions.py, references.py -> scene.py -> storage.py.
+textures.py, shading.py) -> view.py -> questions.py (spatial_questions.py), references.py ->
+scene.py -> storage.py.
 Next: scene.py.
 """
 

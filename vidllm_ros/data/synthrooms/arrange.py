@@ -171,7 +171,7 @@ def arrange_kitchen(layout: Layout) -> None:
     for _ in range(int(layout.rng.integers(1, 3))):
         counter = layout.against_wall(make(layout, fixtures.build_counter), tries=30) or counter
     for _ in range(1 + chance(layout, 0.15)):
-        fridge = make(layout, furniture.build_refrigerator)
+        fridge = make(layout, fixtures.build_refrigerator)
         if counter is None or layout.beside(fridge, counter, 0.03) is None:
             layout.against_wall(fridge, tries=30)
     if counter is not None and chance(layout, 0.75):
@@ -234,7 +234,7 @@ def arrange_studio(layout: Layout) -> None:
         lambda: add_dining(layout, int(layout.rng.integers(1, 5))),
         lambda: add_along_walls(layout, {furniture.build_bed: 1.0}),
         lambda: add_along_walls(
-            layout, {fixtures.build_counter: 1.0, furniture.build_refrigerator: 1.0}
+            layout, {fixtures.build_counter: 1.0, fixtures.build_refrigerator: 1.0}
         ),
         lambda: add_along_walls(
             layout, {furniture.build_bookshelf: 1.5, furniture.build_cabinet: 1.0}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is built into a room: doors, windows, curtains, pictures, counters, bathroom ware.
+"""What is built into a room: doors, windows, curtains, pictures, kitchen and bathroom ware.
 
 As in furniture.py the front is +y; wall pieces have their back at the wall and their own height
 over the floor. Next: clutter.py, then layout.py, which finds a place for each.
@@ -156,6 +156,24 @@ def build_counter(rng: np.random.Generator, color: str) -> Model:
     add_doors(b, units, (width, face + 0.005, 0.1, height - 0.06), front, metal(rng))
     b.box((0, 0.0), height - 0.04, (width + 0.02, depth + 0.02, 0.04), stone)
     return b.build("counter", color, "counter")
+
+
+def build_refrigerator(rng: np.random.Generator, color: str) -> Model:
+    """Build two doors over each other, a dark seam, long handles."""
+    b = ModelBuilder()
+    rgb = sample_rgb(color, rng)
+    main = Material(rgb, shade(rgb, 0.9), "plain", 0.4, 0.2)
+    width, depth = float(rng.uniform(0.56, 0.75)), float(rng.uniform(0.58, 0.7))
+    height, seam = float(rng.uniform(1.45, 1.85)), float(rng.uniform(0.35, 0.68))
+    dark, grip = Material(shade(rgb, 0.3)), metal(rng)
+    b.box((0, -0.02), 0.0, (width, depth - 0.06, height), main)
+    b.box((0, depth / 2 - 0.045), 0.04, (width - 0.02, 0.02, height - 0.06), dark)
+    split, x = height * seam, width / 2 - 0.06
+    b.box((0, depth / 2 - 0.02), 0.05, (width, 0.04, split - 0.06), main)
+    b.box((0, depth / 2 - 0.02), split + 0.01, (width, 0.04, height - split - 0.01), main)
+    b.box((x, depth / 2 + 0.02), split - 0.38, (0.03, 0.04, 0.3), grip)
+    b.box((x, depth / 2 + 0.02), split + 0.06, (0.03, 0.04, min(0.3, height - split - 0.1)), grip)
+    return b.build("refrigerator", color, "refrigerator")
 
 
 def build_toilet(rng: np.random.Generator, color: str) -> Model:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Movable furniture: chair, sofa, bed, table, desk, cabinet, bookshelf, refrigerator, trash can.
+"""Movable furniture: chair, sofa, bed, table, desk, cabinet, bookshelf, trash can.
 
 Each function draws sizes from real-world ranges and builds a model whose dominant colour is the
 word it is given. The front is +y. Next: fixtures.py for what is built into a room.
@@ -306,24 +306,6 @@ def add_books(
             (x + wide / 2, -depth / 2 + 0.02 + deep / 2), bottom, (wide - 0.004, deep, high), paper
         )
         x += wide
-
-
-def build_refrigerator(rng: np.random.Generator, color: str) -> Model:
-    """Build two doors over each other, a dark seam, long handles."""
-    b = ModelBuilder()
-    rgb = sample_rgb(color, rng)
-    main = Material(rgb, shade(rgb, 0.9), "plain", 0.4, 0.2)
-    width, depth = float(rng.uniform(0.56, 0.75)), float(rng.uniform(0.58, 0.7))
-    height, seam = float(rng.uniform(1.45, 1.85)), float(rng.uniform(0.35, 0.68))
-    dark, grip = Material(shade(rgb, 0.3)), metal(rng)
-    b.box((0, -0.02), 0.0, (width, depth - 0.06, height), main)
-    b.box((0, depth / 2 - 0.045), 0.04, (width - 0.02, 0.02, height - 0.06), dark)
-    split, x = height * seam, width / 2 - 0.06
-    b.box((0, depth / 2 - 0.02), 0.05, (width, 0.04, split - 0.06), main)
-    b.box((0, depth / 2 - 0.02), split + 0.01, (width, 0.04, height - split - 0.01), main)
-    b.box((x, depth / 2 + 0.02), split - 0.38, (0.03, 0.04, 0.3), grip)
-    b.box((x, depth / 2 + 0.02), split + 0.06, (0.03, 0.04, min(0.3, height - split - 0.1)), grip)
-    return b.build("refrigerator", color, "refrigerator")
 
 
 def build_trash_can(rng: np.random.Generator, color: str) -> Model:
