@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`pip install .` without ROS: the network, the training and the command `vidllm`.
 
-On a ROS 2 installation colcon builds the package instead (package.xml, CMakeLists.txt). Requirements are the pinned ones
-of requirements.txt, so that a number is stated once.
+On a ROS 2 installation colcon builds the package instead (package.xml, CMakeLists.txt). The
+requirements are the pinned ones of requirements.txt, so that a version stands once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Point the CMake files of the ROS wheels at this interpreter's headers.
 
-The wheels export the include folders of the machine that built them (/opt/python/cpXY-cpXY/...). This runs once after every
-install of wheels; a second run finds nothing to do. Called by scripts/setup.sh.
+The wheels export the include folders of the machine that built them (/opt/python/cpXY-cpXY/...).
+Runs once after every install of wheels; a second run finds nothing to do. Next: setup.sh.
 """
 
 from __future__ import annotations

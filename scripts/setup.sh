@@ -112,7 +112,7 @@ install_packages() {
   : >"$state/installing"  # removed when pip ends well: a kill in between can leave a package half on disk
   torch=$(grep '^torch==' requirements.txt)
   run_step "$torch (first, so that a CPU wheel at hand is taken)" \
-    "$python" -m pip install --progress-bar off -c constraints.txt "$torch"
+    "$python" -m pip install --progress-bar off -c constraints.txt -c requirements-dev.txt "$torch"
   set -- -r requirements.txt -r requirements-dev.txt
   if [ "$ros" = wheels ]; then
     set -- "$@" -r requirements-ros.txt
@@ -121,12 +121,16 @@ install_packages() {
     set -- "$@" $(grep '^colcon-' requirements-ros.txt)
   fi
   run_step "python packages (1 to 3 minutes)" "$python" -m pip install --progress-bar off -c constraints.txt "$@"
-  run_step "command vidllm" "$python" -m pip install --no-deps --no-build-isolation -e .
   if [ "$ros" = wheels ]; then
     "$python" scripts/rewrite_wheel_cmake.py >>"$root/.cache/setup.log"
   fi
   rm -f "$state/installing"
   printf '%s' "$packages_key" >"$state/packages"
+}
+
+install_command() {
+  run_step "command vidllm" "$python" -m pip install --no-deps --no-build-isolation -e .
+  printf '%s' "$command_key" >"$state/command"
 }
 
 # ---- the interfaces ----------------------------------------------------------------------------------------------------
@@ -149,9 +153,8 @@ exec 9>.cache/setup.lock
 flock -n 9 || { say "another set-up is running here; waiting for it"; flock 9; }
 
 environment_key="$root $ros"
-packages_key=$(digest requirements.txt requirements-dev.txt requirements-ros.txt constraints.txt setup.py \
-  scripts/rewrite_wheel_cmake.py)
-packages_key="$environment_key $packages_key"
+packages_key=$(digest requirements.txt requirements-dev.txt requirements-ros.txt constraints.txt)
+command_key=$(digest setup.py package.xml)
 interfaces_key=$(
   { digest msg/* srv/* ros_shims/tf2_msgs/msg/* ros_shims/tf2_msgs/CMakeLists.txt ros_shims/tf2_msgs/package.xml \
       CMakeLists.txt package.xml scripts/vidllm scripts/vidllm_node
@@ -168,7 +171,8 @@ if ! stamped "$state/environment" "$environment_key" || [ -e "$state/installing"
   make_environment
 fi
 stamped "$state/packages" "$packages_key" || { install_system_packages; install_packages; }
-build_key="$(python_of_environment) $packages_key"
+stamped "$state/command" "$command_key" || install_command
+build_key="$environment_key, python $(python_of_environment), $(digest requirements-ros.txt)"
 if ! stamped install/.vidllm-environment "$build_key" || ! stamped install/.vidllm-interfaces "$interfaces_key"; then
   build_interfaces
 fi

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the launch file declares and what it makes of its arguments; needs no `launch`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vidllm_ros.ros.parameters import defaults
+
+Start = Callable[..., list[SimpleNamespace]]
+PROMISED = {
+    *("namespace", "params_file", "model", "device", "image", "camera_info", "image_transport"),
+    *("use_sim_time", "autostart", "rviz", "log_level"),
+}
+
+
+def test_promised_arguments_are_declared_and_described(arguments: dict[str, Any]) -> None:
+    assert set(arguments) == PROMISED
+    for name, argument in arguments.items():
+        assert len(argument.description) > 20, name
+        assert argument.description.endswith("."), name
+
+
+def test_no_default_of_a_parameter_stands_here(arguments: dict[str, Any]) -> None:
+    for name in set(arguments) & {*defaults(), "use_sim_time"}:
+        assert arguments[name].default_value == "", name
+
+
+def test_closed_choices_take_the_empty_default(arguments: dict[str, Any]) -> None:
+    assert arguments["image_transport"].choices == ["", "raw", "compressed"]
+    assert arguments["autostart"].choices == ["", "true", "false"]
+    assert arguments["model"].choices is None
+
+
+def test_without_arguments_the_yaml_alone_decides(start: Start, launch_file: ModuleType) -> None:
+    node, _ = start()
+    assert node.parameters == [str(launch_file.SHARE / "config" / "vidllm.yaml")]
+    assert node.remappings == []
+    assert (node.package, node.executable, node.name) == ("vidllm_ros", "vidllm_node", "vidllm")
+    assert node.ros_arguments == ["--log-level", "info"]
+
+
+def test_given_parameters_follow_the_yaml_with_their_types(start: Start) -> None:
+    node, _ = start(
+        params_file="a.yaml", model="/w", device="cpu", autostart="false", use_sim_time="true"
+    )
+    overrides = {"model": "/w", "device": "cpu", "autostart": False, "use_sim_time": True}
+    assert node.parameters == ["a.yaml", overrides]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"image": "/cam/image_raw"},
+            {
+                "image": "/cam/image_raw",
+                "image/compressed": "/cam/image_raw/compressed",
+                "camera_info": "/cam/camera_info",
+            },
+        ),
+        (
+            {"image": "picture", "camera_info": "/k"},
+            {
+                "image": "picture",
+                "image/compressed": "picture/compressed",
+                "camera_info": "/k",
+            },
+        ),
+        ({"image": "/picture"}, {
+            "image": "/picture",
+            "image/compressed": "/picture/compressed",
+            "camera_info": "/camera_info",
+        }),
+        ({"camera_info": "/k"}, {"camera_info": "/k"}),
+    ],
+)  # fmt: skip
+def test_camera_topics(start: Start, given: dict[str, str], expected: dict[str, str]) -> None:
+    node, _ = start(**given)
+    assert dict(node.remappings) == expected
+
+
+@pytest.mark.parametrize(
+    ("namespace", "prefix"), [("", ""), ("robot1", "/robot1"), ("/a/b", "/a/b")]
+)
+def test_two_robots_keep_to_their_namespaces(start: Start, namespace: str, prefix: str) -> None:
+    node, rviz = start(namespace=namespace)
+    assert node.namespace == rviz.namespace == namespace
+    assert dict(rviz.remappings)["/vidllm/points"] == f"{prefix}/vidllm/points"
