@@ -102,14 +102,17 @@ def voxel_thin(cloud: PointCloud, voxel_m: float) -> PointCloud:
         raise ValueError(f"voxel_m: expected an edge above 0 m, got {voxel_m}")
     if len(cloud) == 0:
         return cloud
-    cell = np.floor(cloud.points.astype(np.float64) / voxel_m).astype(np.int64)
-    cell -= cell.min(axis=0)
-    if (cell.max(axis=0) >= _VOXELS_PER_AXIS).any():
+    cells = []
+    for axis in range(3):  # columns: reducing along rows of three is several times slower
+        cell = np.floor(cloud.points[:, axis].astype(np.float64) / voxel_m).astype(np.int64)
+        cells.append(cell - cell.min())
+    span = max(int(cell.max()) for cell in cells)
+    if span >= _VOXELS_PER_AXIS:
         raise ValueError(
             f"voxel_m: expected a cloud within {_VOXELS_PER_AXIS} voxels of {voxel_m} m, got "
-            f"{cell.max()} along one axis; use a larger voxel or drop far points"
+            f"{span} along one axis; use a larger voxel or drop far points"
         )
-    order, starts = _grouped(cell)
+    order, starts = _grouped(*cells)
     confidence = cloud.confidence[order]
     best = np.maximum.reduceat(confidence, starts)
     sizes = np.diff(starts, append=len(order))
@@ -118,21 +121,23 @@ def voxel_thin(cloud: PointCloud, voxel_m: float) -> PointCloud:
     return cloud.select(np.sort(order[first]))
 
 
-def _grouped(cell: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _grouped(
+    x: NDArray[np.int64], y: NDArray[np.int64], z: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Bring points of one voxel together: their order, and where each voxel begins in it.
 
     Voxel and index share one integer where both fit, because sorting plain integers is several
     times faster than sorting indices by a key.
     """
-    count = len(cell)
-    extent = [int(edge) + 1 for edge in cell.max(axis=0)]
-    key = (cell[:, 0] * extent[1] + cell[:, 1]) * extent[2] + cell[:, 2]
-    index_bits = count.bit_length()
-    if (extent[0] * extent[1] * extent[2]).bit_length() + index_bits <= 63:
-        packed = np.sort((key << index_bits) | np.arange(count))
+    columns, layers = int(y.max()) + 1, int(z.max()) + 1
+    cells = (int(x.max()) + 1) * columns * layers
+    index_bits = len(x).bit_length()
+    if cells.bit_length() + index_bits <= 63:
+        key = (x * columns + y) * layers + z
+        packed = np.sort((key << index_bits) | np.arange(len(x)))
         order, key = packed & ((1 << index_bits) - 1), packed >> index_bits
     else:
-        key = (cell[:, 0] << 42) | (cell[:, 1] << 21) | cell[:, 2]
+        key = (x << 42) | (y << 21) | z
         order = np.argsort(key, kind="stable")
         key = key[order]
     changes = np.flatnonzero(key[1:] != key[:-1]) + 1
