@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from vidllm_ros.data import loader
+from vidllm_ros.data import loader, scene_batch
 from vidllm_ros.data.samples import Caption, Question, Reference, SceneObject, SceneSample
 from vidllm_ros.structures import Frames, GroundedBox
 
@@ -48,8 +48,8 @@ def make_sample(seed: int = 0, frames: int = 9) -> SceneSample:
     )
 
 
-def settings(**changes: object) -> loader.LoaderSettings:
-    base = loader.LoaderSettings(
+def settings(**changes: object) -> scene_batch.LoaderSettings:
+    base = scene_batch.LoaderSettings(
         seed=1,
         frames_per_batch=12,
         max_scenes=3,
@@ -98,7 +98,7 @@ def test_majority_of_patches():
     ids[0, :14, 14:] = 1
     ids[0, 0, 14:20] = 0
     ids[0, 14:, :5] = 2
-    assert loader.patch_majority(ids, 14, 3).tolist() == [[2, 1, -100, -100]]
+    assert scene_batch.patch_majority(ids, 14, 3).tolist() == [[2, 1, -100, -100]]
 
 
 def test_batch_is_a_function_of_its_number():
@@ -126,7 +126,7 @@ def test_shapes_and_validity():
 
 def test_window_world_is_the_first_cameras():
     sample = make_sample()
-    batch = loader.batch_samples([sample], settings(), 0, [np.random.default_rng(0)])
+    batch = scene_batch.batch_samples([sample], settings(), 0, [np.random.default_rng(0)])
     assert np.allclose(batch.T_world_camera[0, 0], np.eye(4))
     relative = np.linalg.inv(sample.T_world_camera[0]) @ sample.T_world_camera[4]
     assert np.allclose(batch.T_world_camera[0, 4], relative, atol=1e-5)
@@ -137,7 +137,7 @@ def test_window_world_is_the_first_cameras():
 
 
 def test_sentences_hold_every_kind_and_what_they_mean():
-    said = loader.build_sentences(
+    said = scene_batch.build_sentences(
         make_sample(), settings(segments=60, phrases=40), np.random.default_rng(0)
     )
     kinds = {sentence.kind for sentence in said}

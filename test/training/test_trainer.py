@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -149,7 +150,7 @@ def test_schedules_warm_up_and_end(schedule):
     assert factors[5] == pytest.approx(0.5)
     assert max(factors) == pytest.approx(1.0)
     assert factors[-1] == pytest.approx(1.0 if schedule == "constant" else 0.02)
-    assert all(b <= a + 1e-9 for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(b <= a + 1e-9 for a, b in pairwise(factors[10:]))
 
 
 def test_muon_takes_hidden_matrices_only():

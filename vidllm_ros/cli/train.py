@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vidllm train`: a recipe in, a run's folder out; again to go on; `--export` to ship it.
 
-A run's folder holds the recipe, the tokenizer, the newest checkpoint and the logs. Stopping it with
-Ctrl-C or SIGTERM saves first. Next: training/build.py.
+A run's folder holds the recipe, the tokenizer, the newest checkpoint and the logs. Stopping it
+with Ctrl-C or SIGTERM saves first. Next: training/build.py.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def train(
         from vidllm_ros.training.build import build_trainer
 
         trainer = build_trainer(recipe, out)
-        remember_command(out, "train", typed_command("train"))
+        if trainer.accelerator.is_main_process:
+            remember_command(out, "train", typed_command("train"))
         if trainer.load():
             note(f"goes on from step {trainer.state.step}")
         state = trainer.run(steps or None)

@@ -61,7 +61,8 @@ def fit_baselines(samples: Iterable[SceneSample]) -> Baselines:
         for item in sample.objects:
             box = item.box
             turn = T_window_room[:3, :3] @ matrix_from_quat_xyzw(box.quat_xyzw)
-            centers.append(T_window_room[:3, :3] @ box.center + T_window_room[:3, 3])
+            center = T_window_room[:3, :3] @ box.center + T_window_room[:3, 3]
+            centers.append(np.asarray(center, np.float64))
             sizes.append(np.abs(turn) @ np.asarray(box.size, np.float64))
         for question in sample.questions:
             answers[question.answers[0]] += 1

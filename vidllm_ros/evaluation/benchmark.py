@@ -21,9 +21,16 @@ from vidllm_ros.evaluation import geometry_metrics as geometry
 from vidllm_ros.evaluation import grounding_metrics as grounding
 from vidllm_ros.evaluation import text_metrics as text
 from vidllm_ros.evaluation.baselines import Baselines, still_camera
-from vidllm_ros.geometry.boxes import corners_of
+from vidllm_ros.geometry.boxes import aabb_iou, corners_of
 from vidllm_ros.geometry.camera import unproject
-from vidllm_ros.structures import Answer, Frames, GroundedBox, Reconstruction, SceneContext
+from vidllm_ros.structures import (
+    Answer,
+    FloatArray,
+    Frames,
+    GroundedBox,
+    Reconstruction,
+    SceneContext,
+)
 
 F_LIMITS_M = (0.10, 0.05)
 CONFIDENCE_QUANTILE = 0.1
@@ -75,18 +82,18 @@ class Tally:
 
 
 def window_cloud(
-    depth: NDArray[np.floating], mask: NDArray[np.bool_], K: NDArray, T_world_camera: NDArray
+    depth: FloatArray, mask: NDArray[np.bool_], K: FloatArray, T_world_camera: FloatArray
 ) -> NDArray[np.float64]:
     """Points of all frames in the window's world, (N, 3), m."""
     clean = np.where(mask, depth, 1.0).astype(np.float64)
-    points = np.asarray(unproject(clean, K))
-    turned = np.einsum("sij,shwj->shwi", T_world_camera[:, :3, :3], points)
+    points = np.asarray(unproject(clean, K), np.float64)
+    turned = np.einsum("sij,shwj->shwi", np.asarray(T_world_camera)[:, :3, :3], points)
     moved = turned + T_world_camera[:, None, None, :3, 3]
     return moved[mask]
 
 
 def truth_in_window(sample: SceneSample) -> NDArray[np.float64]:
-    """True poses in the first camera's frame, (S, 4, 4)."""
+    """Return true poses in the first camera's frame, (S, 4, 4)."""
     return np.linalg.inv(sample.T_world_camera[0]) @ sample.T_world_camera
 
 
@@ -97,8 +104,8 @@ def measure_geometry(
     valid = np.isfinite(sample.depth) & (sample.depth > 0)
     if reconstruction.depth.shape != sample.depth.shape:
         raise ValueError(
-            f"depth: expected the room's frames at the network's size {reconstruction.depth.shape}, "
-            f"got {sample.depth.shape}; render the rooms at that size"
+            "depth: expected the room's frames at the network's size "
+            f"{reconstruction.depth.shape}, got {sample.depth.shape}; render them so"
         )
     constant = np.full_like(sample.depth, baselines.depth_m)
     for prefix, depth in (("", reconstruction.depth), ("baseline_constant_", constant)):
@@ -107,8 +114,8 @@ def measure_geometry(
             for i in range(len(depth))
             if valid[i].any()
         ]
-        tally.add(f"{prefix}depth_absrel", np.mean([e.absrel for e in errors]))
-        tally.add(f"{prefix}depth_delta1", np.mean([e.delta1 for e in errors]))
+        tally.add(f"{prefix}depth_absrel", float(np.mean([e.absrel for e in errors])))
+        tally.add(f"{prefix}depth_delta1", float(np.mean([e.delta1 for e in errors])))
         error = geometry.scale_error(depth, sample.depth, valid)
         tally.add(f"{prefix}scale_error_median", error)
     aligned = geometry.depth_errors(reconstruction.depth, sample.depth, valid, align=True)
@@ -162,7 +169,7 @@ def measure_answers(
 
 
 def room_boxes(sample: SceneSample, object_ids: Sequence[int]) -> NDArray[np.float64]:
-    """True boxes along the room's axes, (G, 6), m."""
+    """Return true boxes along the room's axes, (G, 6), m."""
     corners = [np.asarray(corners_of(sample.object(i).box)) for i in object_ids]
     return np.array([np.concatenate([c.min(0), c.max(0)]) for c in corners]).reshape(-1, 6)
 
@@ -203,7 +210,7 @@ def measure_captions(tally: Tally, model: Model, scene: SceneContext, sample: Sc
     for object_id, texts in truths.items():
         said = ""
         if len(boxes):
-            ious = np.asarray(grounding.aabb_iou(room_boxes(sample, [object_id]), boxes))[0]
+            ious = np.asarray(aabb_iou(room_boxes(sample, [object_id]), boxes))[0]
             if ious.max() >= CAPTION_IOU:
                 said = model.describe(scene, found[int(ious.argmax())]).text.lower()
         tally.captions.append(said)

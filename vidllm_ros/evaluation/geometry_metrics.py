@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth, pose and cloud metrics, in plain numpy.
 
-Depth after Eigen's definitions without any alignment, pose after VGGT's Co3D protocol, clouds after
-NeuralRecon's nearest-neighbour F-score. Next: text_metrics.py, then benchmark.py.
+Depth after Eigen's definitions without any alignment, pose after VGGT's Co3D protocol, clouds
+after NeuralRecon's nearest-neighbour F-score. Next: text_metrics.py, then benchmark.py.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def depth_errors(
     """Compare depth maps over valid pixels.
 
     Args:
-        predicted, target: same shape, m.
+        predicted: m.
+        target: of the same shape, m.
         valid: which targets mean something.
         align: multiply the prediction by median(target) / median(predicted) first.
     """
@@ -72,10 +73,11 @@ def relative_pose_errors(
     """Angles between all pairs' relative poses, deg: of rotation, and of translation direction.
 
     Source: VGGT's Co3D evaluation. A translation direction counts up to its sign, so its error is
-    at most 90 deg. A pair whose true cameras coincide has no direction: its translation error is 0.
+    at most 90 deg. A pair whose true cameras coincide has no direction: that error is 0.
 
     Args:
-        T_world_camera, true_T_world_camera: (S, 4, 4).
+        T_world_camera: predicted, (S, 4, 4).
+        true_T_world_camera: (S, 4, 4).
     """
     ours = np.asarray(T_world_camera, np.float64)
     truth = np.asarray(true_T_world_camera, np.float64)

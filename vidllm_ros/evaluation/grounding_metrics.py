@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Boxes against boxes: ScanRefer's accuracy and Multi3DRefer's F1, axis-aligned in the room.
 
-Predicted boxes arrive oriented, in the window's world; the room's axes come from the first camera's
-true pose (docs/deviations.md). Next: benchmark.py.
+Predicted boxes arrive oriented, in the window's world; the room's axes come from the first
+camera's true pose (docs/deviations.md). Next: benchmark.py.
 """
 
 from __future__ import annotations

@@ -114,7 +114,6 @@ class TextOnlyAnswerer:
                 eos_token_id=eos,
                 pad_token_id=int(self.tokenizer.pad_token_id or 0),
             )
-            self.known[text] = self.tokenizer.decode(
-                out[0, len(ids) :], skip_special_tokens=True
-            ).strip()
+            said = self.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
+            self.known[text] = str(said).strip()
         return self.known[text]

@@ -19,8 +19,9 @@ from accelerate import PartialState
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from vidllm_ros.data.loader import LoaderSettings, RoomFolder, SceneBatches, build_sentences
+from vidllm_ros.data.loader import RoomFolder, SceneBatches
 from vidllm_ros.data.samples import SceneSample
+from vidllm_ros.data.scene_batch import LoaderSettings, build_sentences
 from vidllm_ros.data.synthrooms import (
     COLORS,
     LABELS,
@@ -43,7 +44,7 @@ ROOM_PATTERN = "*.npz"
 
 
 def loader_settings(recipe: Recipe, patch_size: int) -> LoaderSettings:
-    """Settings of the loader named by the recipe."""
+    """Return the loader's settings named by the recipe."""
     data = recipe.data
     return LoaderSettings(
         seed=recipe.seed,

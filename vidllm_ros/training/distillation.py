@@ -31,7 +31,8 @@ def patch_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of unit vectors, 2 - 2 cos, mean over patches. Source: Vid-LLM eq. 6.
 
     Args:
-        student, teacher: (..., N, C).
+        student: (..., N, C).
+        teacher: (..., N, C).
     """
     ours = functional.normalize(student.float(), dim=-1)
     theirs = functional.normalize(teacher.float(), dim=-1)
@@ -110,7 +111,7 @@ class TeacherHeads(nn.Module):
 
 
 class OracleTeacher(nn.Module):
-    """Asks the semantic stream what each patch shows: its class, its colour, whether it is a thing.
+    """Asks the semantic stream what each patch shows: its class and its colour.
 
     Rooms that are rendered know this exactly, so a linear head and a cross-entropy stand where
     CLIP's features stand in eq. 6. Source: ours (docs/deviations.md); the heads are discarded.
@@ -132,7 +133,8 @@ class OracleTeacher(nn.Module):
 
         Args:
             semantic: (B, S, N, C).
-            labels, colors: (B, S, N), -100 where there is nothing to say.
+            labels: (B, S, N), -100 where there is nothing to say.
+            colors: likewise.
         """
         features = self.norm(semantic)
         losses = []

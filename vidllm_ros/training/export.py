@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a checkpoint to a folder people can use: averaged weights in bfloat16, and a card.
 
-The point head is left out (depth and poses give the points), as are the heads that only taught. The
-card's numbers are filled in from report.json by `write_card`, never by hand. Next: model_card.py.
+The point head is left out (depth and poses give the points), as are the heads that only taught.
+The card's numbers are filled in from report.json by code, never by hand. Next: model_card.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.build import MODEL_FOLDER
 from vidllm_ros.training.trainer import CHECKPOINT
 
-SHARD_SIZE = "14MB"
 MAX_TOTAL_BYTES = 24_000_000
 EXPORT_FACTS = "training.json"
 
@@ -51,10 +50,9 @@ def export_model(run: str | Path, out: str | Path) -> Path:
     kept = {name: value for name, value in weights.items() if not name.startswith("point_head.")}
     model.load_state_dict(kept)
     model.language.attach_tokenizer(PreTrainedTokenizerFast.from_pretrained(home / MODEL_FOLDER))
-    model = model.to(torch.bfloat16)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as beside:
-        model.save_pretrained(beside, max_shard_size=SHARD_SIZE)
+        model.save_pretrained(beside, dtype=torch.bfloat16)
         described = json.dumps(facts(home, saved), indent=1) + "\n"
         (Path(beside) / EXPORT_FACTS).write_text(described)
         replace_files(Path(beside), target)
@@ -68,7 +66,7 @@ def model_part(stage: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def facts(home: Path, saved: dict[str, Any]) -> dict[str, Any]:
-    """What the card says about the run: its recipe, how far it came, how long it took, on what."""
+    """Return what the card says of the run: recipe, how far it came, how long it took, on what."""
     state, recipe = saved["state"], saved["recipe"]
     commands = home / "commands.json"
     folder = recipe["data"]["folder"]
@@ -85,7 +83,7 @@ def facts(home: Path, saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def hardware() -> str:
-    """The machine in words."""
+    """Return the machine in words."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")

@@ -115,7 +115,10 @@ def diou(
     the rotation has its own term.
 
     Args:
-        center, size, target_center, target_size: (..., 3), m, broadcastable.
+        center: (..., 3), m; all arguments broadcast.
+        size: full edges, (..., 3), m.
+        target_center: (..., 3), m.
+        target_size: full edges, (..., 3), m.
         axes: target's rotation, (..., 3, 3).
     """
     offset = ((center - target_center)[..., None, :] @ axes)[..., 0, :]
@@ -230,7 +233,7 @@ def match_targets(
     pairs: Sequence[tuple[Tensor, Tensor]],
     targets: Sequence[BoxTargets],
     phrases: Sequence[Sequence[tuple[int, ...]]],
-    shape: tuple[int, int, int],
+    shape: Sequence[int],
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Which queries each phrase means, (B, R, Q) of 0 and 1, and which rows are phrases, (B, R).
@@ -242,8 +245,8 @@ def match_targets(
         shape: (B, R, Q).
         device: where the answer goes.
     """
-    wanted = torch.zeros(shape, device=device)
-    real = torch.zeros(shape[:2], dtype=torch.bool, device=device)
+    wanted = torch.zeros(tuple(shape), device=device)
+    real = torch.zeros(tuple(shape[:2]), dtype=torch.bool, device=device)
     for scene, ((queries, objects), target) in enumerate(zip(pairs, targets, strict=True)):
         query_of = {
             target.object_ids[int(o)]: int(q)

@@ -141,6 +141,7 @@ def gradient_loss(difference: Tensor, valid: Tensor, scales: int = 4) -> Tensor:
     Args:
         difference: prediction minus truth, (..., H, W); finite everywhere.
         valid: (..., H, W).
+        scales: number of strides.
     """
     total = difference.new_zeros(())
     for scale in range(scales):
@@ -170,8 +171,10 @@ def normal_loss(predicted: Tensor, target: Tensor, valid: Tensor, scales: int = 
     """One minus the cosine between surface normals of two point maps, over strides 1, 2, 4, ...
 
     Args:
-        predicted, target: (..., H, W, 3); finite everywhere.
+        predicted: (..., H, W, 3); finite everywhere.
+        target: (..., H, W, 3); finite everywhere.
         valid: (..., H, W).
+        scales: number of strides.
     """
     total = predicted.new_zeros(())
     for scale in range(scales):
@@ -194,9 +197,12 @@ def depth_loss(
     """Relative depth: confidence term, plain L1 and gradients over four scales.
 
     Args:
-        predicted, target: (B, S, H, W), relative units; the target is finite everywhere.
+        predicted: (B, S, H, W), relative units.
         confidence: (B, S, H, W), >= 1.
+        target: (B, S, H, W), relative units, finite everywhere.
         valid: (B, S, H, W).
+        alpha: what confidence is worth.
+        gradient_weight: of the gradients.
     """
     difference = (predicted.float() - target).clamp(-PIXEL_ERROR_CLAMP, PIXEL_ERROR_CLAMP)
     error = difference.abs()
@@ -217,8 +223,12 @@ def point_loss(
     """Point map: confidence term, plain L2 norm and normals over three scales.
 
     Args:
-        predicted, target: (B, S, H, W, 3), relative units, first camera's frame.
-        confidence, valid: (B, S, H, W).
+        predicted: (B, S, H, W, 3), relative units, first camera's frame.
+        confidence: (B, S, H, W), >= 1.
+        target: like the prediction.
+        valid: (B, S, H, W).
+        alpha: what confidence is worth.
+        normal_weight: of the normals.
     """
     predicted = predicted.float()
     # Clamped before it is squared: a far guess, exp of a large number, must not become inf.
@@ -242,6 +252,8 @@ def metric_depth_loss(
         predicted: (B, S, H, W), m, positive.
         target: (B, S, H, W), m; anything where not valid.
         valid: (B, S, H, W).
+        alpha: how soon large residuals count linearly.
+        epsilon: added before the logarithm, m.
     """
     target = torch.where(valid, target, torch.ones_like(target))
     error = torch.log(predicted.float() + epsilon) - torch.log(target + epsilon)

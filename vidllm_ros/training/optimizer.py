@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What moves the weights: AdamW or Muon beside AdamW, a schedule over progress, an average to ship.
+"""What moves the weights: AdamW, or Muon beside it, a schedule over progress, and an average.
 
-Progress is a number from 0 to 1, not a step count, so that a run bounded by wall time ends with its
-learning rate decayed whatever the machine did. Next: trainer.py.
+Progress is a number from 0 to 1, not a step count, so that a run bounded by wall time ends with
+its learning rate decayed whatever the machine did. Next: trainer.py.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from vidllm_ros.data.loader import Sentence
+from vidllm_ros.data.scene_batch import Sentence
 from vidllm_ros.network.text_packing import PackedText, Segment, encode, pack_segments
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training recipe: one YAML file becomes nested frozen dataclasses, complete and checked.
 
-Defaults exist once, here; a file only overrides. The whole recipe is stored in every checkpoint, so
-that a run can say what made it. Next: optimizer.py and trainer.py, which read it.
+Defaults exist once, here; a file only overrides. The whole recipe is stored in every checkpoint,
+so that a run can say what made it. Next: optimizer.py and trainer.py, which read it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class OptimizerRecipe:
         name: "adamw", or "muon": matrices by Muon, everything else by AdamW.
         lr: peak of AdamW.
         muon_lr: peak of Muon (updates matched to AdamW's size).
-        schedule: "cosine", "wsd" (warm-up, stable, decay) or "constant", all after a linear warm-up.
+        schedule: "cosine", "wsd" (warm-up, stable, decay) or "constant"; all warm up linearly.
         warmup, decay: shares of the run; decay is for "wsd".
         final: learning rate at the end over its peak.
         clip: largest gradient norm.
@@ -125,6 +125,7 @@ class LossRecipe:
         metric_form: "eq9" or "silog".
         language, grounding: the language branch.
         oracle_label, oracle_color: the dense semantic target known in rendered rooms.
+        guide_attention, guide_ray, guide_point: correspondences the truth knows (guidance.py).
         distil_geometry, distil_semantic, distil_structure: eq. 5, for stage 1; the last is lambda.
         match_repeats: queries an object gets at the inner decoder layers.
         boxes: terms of the box losses.
@@ -140,6 +141,9 @@ class LossRecipe:
     grounding: float = 1.0
     oracle_label: float = 0.5
     oracle_color: float = 0.3
+    guide_attention: float = 0.0
+    guide_ray: float = 0.0
+    guide_point: float = 0.0
     distil_geometry: float = 1.0
     distil_semantic: float = 1.0
     distil_structure: float = 1.0
@@ -159,8 +163,8 @@ class Recipe:
         stage: "joint" (stage 2, or all at once) or "distil" (stage 1).
         total_steps: length of the schedule, batches.
         max_minutes: wall time after which the schedule has ended too; 0 leaves time out.
-        own_geometry: (from, until) progress over which the 3D patches switch from the true geometry
-            to the network's own; their share rises linearly to `own_geometry_share`.
+        own_geometry: (from, until) progress over which the 3D patches switch from the true
+            geometry to the network's own; their share rises linearly to `own_geometry_share`.
         checkpoint_minutes: between checkpoints.
         precision: autocast, "no" or "bf16".
         threads: of torch on a CPU; 0 leaves its choice.

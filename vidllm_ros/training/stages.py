@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one step learns: the joint stage (eq. 8-9, language, grounding) and the distilling one (eq. 5).
+"""What one step learns: the joint stage (eq. 8-9, words, boxes) and the distilling one (eq. 5).
 
 A stage is a module holding the network and the heads that are thrown away afterwards; its forward
-takes a batch and the run's progress and returns the loss with its terms. The gradient runs one way:
-language and grounding see detached geometry. Next: trainer.py, which drives it.
+takes a batch and the run's progress and returns the loss with its terms. The gradient runs one
+way: language and grounding see detached geometry. Next: trainer.py, which drives it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidllm_ros.data.loader import IGNORED, SceneBatch
+from vidllm_ros.data.scene_batch import IGNORED, SceneBatch
 from vidllm_ros.network.box_features import BoxBatch
 from vidllm_ros.network.camera_head import encode_pose
+from vidllm_ros.network.metric_geometry import GeometryOutput
 from vidllm_ros.network.patches3d import ScenePatches
-from vidllm_ros.network.vidllm import GeometryOutput, VidLLM
+from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training import grounding_losses as grounding
 from vidllm_ros.training import losses
 from vidllm_ros.training.distillation import OracleTeacher, TeacherHeads
+from vidllm_ros.training.guidance import (
+    LevelProbes,
+    Watched,
+    attention_guidance,
+    patch_truth,
+    watch,
+)
 from vidllm_ros.training.packing import SpokenScenes, pack_sentences
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.trainer import StageOutput
@@ -125,6 +133,9 @@ class JointStage(nn.Module):
         self.model = model
         self.recipe = recipe
         self.oracle = OracleTeacher(model.config.width, labels, colors) if colors else None
+        levels = len(model.config.aggregator_layers)
+        has_probes = recipe.losses.guide_ray > 0 or recipe.losses.guide_attention > 0
+        self.probes = LevelProbes(2 * model.config.width, levels) if has_probes else None
 
     def forward(self, batch: SceneBatch, progress: float) -> StageOutput:
         """Return the weighted loss and its terms.
@@ -138,8 +149,13 @@ class JointStage(nn.Module):
         frames = batch.images.shape[1]
         dense = torch.arange(frames) if is_own else batch.dense_frames
         dense = dense.to(batch.images.device)
-        output = self.model.geometry(batch.images, dense)
         terms = Terms(batch.images)
+        if self.probes is None:
+            output = self.model.geometry(batch.images, dense)
+        else:
+            with watch(self.model.aggregator) as watched:
+                output = self.model.geometry(batch.images, dense)
+            self._guide(terms, self.probes, watched, batch)
         reconstruction_losses(terms, output, batch, self.recipe)
         semantic = output.adapter.semantic
         if self.oracle is not None:
@@ -156,6 +172,24 @@ class JointStage(nn.Module):
             )
             self._language(terms, scene, batch)
         return StageOutput(terms.total, terms.values, len(batch.scene_ids))
+
+    def _guide(
+        self, terms: Terms, probes: LevelProbes, watched: Watched, batch: SceneBatch
+    ) -> None:
+        """Add the losses that guide the aggregator to correspondence."""
+        weights, config = self.recipe.losses, self.model.config
+        if watched.output is None:
+            raise AssertionError("the aggregator did not run")
+        scale = losses.normalise_scene(
+            batch.depth, batch.valid, batch.K, batch.T_world_camera
+        ).scale
+        truth = patch_truth(batch, scale, config.patch_size)
+        looks, hit = attention_guidance(self.model.aggregator, watched, truth)
+        terms.add("guide_attention", looks, weights.guide_attention)
+        terms.values["guide_hit"] = float(hit)
+        ray, point = probes(watched.output.patch_levels(config.aggregator_layers), truth)
+        terms.add("guide_ray", ray, weights.guide_ray)
+        terms.add("guide_point", point, weights.guide_point)
 
     def _language(self, terms: Terms, scene: ScenePatches, batch: SceneBatch) -> None:
         """Add language and grounding losses."""
@@ -278,8 +312,8 @@ class DistilStage(nn.Module):
 
     Args:
         model: the network; only its encoder and adapter move.
-        teachers: (geometry, semantic), each maps images (B, S, 3, H, W) to patch features (B, S, N,
-            channels) on the student's grid, or is None.
+        teachers: (geometry, semantic), each maps images (B, S, 3, H, W) to patch features
+            (B, S, N, channels) on the student's grid, or is None.
         recipe: weights.
         widths: channels of the two teachers, 0 where there is none.
     """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop: batches in, steps out, and a folder from which it goes on as if it had never stopped.
 
-It knows nothing of the losses: a stage is a module whose forward gives a `StageOutput`. Checkpoints
-are written beside their name and renamed; a signal asks for one and ends the run; a loss that is
-not finite stops it with the batch saved. Next: stages.py for what is learnt, export.py for what is
-shipped.
+It knows nothing of the losses: a stage is a module whose forward gives a `StageOutput`.
+Checkpoints are written beside their name and renamed; a signal asks for one and ends the run; a
+loss that is not finite stops it with the batch saved. Next: stages.py for what is learnt,
+export.py for what is shipped.
 """
 
 from __future__ import annotations
@@ -263,7 +263,8 @@ class Trainer:
         path = self.folder / f"not_finite_step{self.state.step}.pt"
         write_atomically(path, {"batch": batch, "terms": terms, "step": self.state.step})
         raise NotFiniteError(
-            f"step {self.state.step}: {reason}; the batch is in {path}, the last checkpoint is whole"
+            f"step {self.state.step}: {reason}; the batch is in {path}, "
+            "the last checkpoint is whole"
         )
 
     def _log(self, terms: dict[str, float], writer: SummaryWriter) -> None:
