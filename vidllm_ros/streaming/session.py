@@ -9,9 +9,6 @@ Next: backend.py for what the network must do, ros/ for the node around this.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,6 +34,7 @@ from vidllm_ros.streaming.results import (
     WindowOutdatedError,
     WindowResult,
 )
+from vidllm_ros.streaming.stopwatch import Stopwatch
 from vidllm_ros.streaming.tracking import ObjectTracker, View
 from vidllm_ros.streaming.window import Added, FrameCounts, FrameWindow, Window
 from vidllm_ros.structures import GroundedBox
@@ -224,7 +222,7 @@ class Session:
             WindowOutdatedError: the world was reset meanwhile.
             Exception: whatever the backend raises; the session stays as it was.
         """
-        watch = _Stopwatch()
+        watch = Stopwatch()
         try:
             return self._process(window, T_map_camera, watch)
         except BaseException:
@@ -233,7 +231,7 @@ class Session:
             raise
 
     def _process(
-        self, window: Window, T_map_camera: Float64 | None, watch: _Stopwatch
+        self, window: Window, T_map_camera: Float64 | None, watch: Stopwatch
     ) -> WindowResult:
         settings = self._settings
         with self._lock:
@@ -346,18 +344,3 @@ class Session:
             cloud=FusedCloud(settings.voxel_m, settings.max_map_points, settings.map_frame),
             tracker=ObjectTracker(settings.tracking),
         )
-
-
-class _Stopwatch:
-    """Times the stages of a window."""
-
-    def __init__(self) -> None:
-        self.timings_s: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(
-        self, stage: str, clock: Callable[[], float] = time.perf_counter
-    ) -> Iterator[None]:
-        begin = clock()
-        yield
-        self.timings_s[stage] = clock() - begin
