@@ -19,6 +19,7 @@ from rclpy.node import Node
 from vidllm_ros.msg import GroundedObject
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.process import SpinningThread, ros_context
+from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.stamps import stamp_to_ns
 from vidllm_ros.srv import Ask, SaveMap
 
@@ -39,7 +40,10 @@ class ServiceClient:
     """Calls one service and waits for the reply, with a limit; its node must be spinning."""
 
     def __init__(self, node: Node, service: topics.Service, name: str = "") -> None:
-        self._client = node.create_client(service.type, name or service.name)
+        self._name = node.resolve_service_name(name or service.name)
+        self._client = node.create_client(
+            service.type, name or service.name, qos_profile=profile("service")
+        )
 
     def call(self, request: Any, timeout_s: float) -> Any:
         """Send the request; return the reply.
@@ -48,7 +52,7 @@ class ServiceClient:
             NoServiceError: there is no such service, or no reply in time.
         """
         end = time.monotonic() + timeout_s
-        name = self._client.srv_name
+        name = self._name
         if not self._client.wait_for_service(timeout_s):
             raise NoServiceError(f"nobody serves {name}; is the node running in this namespace?")
         done = threading.Event()

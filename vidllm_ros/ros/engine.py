@@ -8,6 +8,7 @@ Next: streaming/session.py.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from vidllm_ros.streaming.session import (
     WindowResult,
 )
 from vidllm_ros.streaming.window import Added, FrameCounts, WindowSettings
-from vidllm_ros.streaming.worker import JobKind, Worker
+from vidllm_ros.streaming.worker import JobKind, Worker, WorkerClosedError
 
 CLOSE_TIMEOUT_S = 2.0
 Locate = Callable[[str, int], NDArray[np.float64] | None]
@@ -100,9 +101,19 @@ class Engine:
     ) -> Added:
         """Take a frame; a window that becomes ready is computed as soon as the worker is free."""
         added = self._session.add_frame(stamp_ns, rgb, frame_id, K)
-        if added.is_ready and self._is_running:
-            self._worker.submit(self._compute, JobKind.WINDOW)
+        if added.is_ready:
+            self._submit(partial=False)
         return added
+
+    def flush(self) -> None:
+        """Compute the frames that no window has shown yet, few as they are: the film has ended."""
+        self._submit(partial=True)
+
+    def _submit(self, partial: bool) -> None:
+        if not self._is_running:
+            return
+        with contextlib.suppress(WorkerClosedError):  # closed since
+            self._worker.submit(lambda: self._compute(partial), JobKind.WINDOW)
 
     @property
     def counts(self) -> FrameCounts:
@@ -113,12 +124,12 @@ class Engine:
     def windows_done(self) -> int:
         return self._session.windows_done
 
-    def _compute(self) -> None:
+    def _compute(self, partial: bool) -> None:
         """Compute and publish the newest window; runs on the worker's thread, never raises."""
         if not self._is_running:
             return
         self._apply()
-        window = self._session.take_window()
+        window = self._session.take_window(partial)
         if window is None:
             return
         frames = window.frames

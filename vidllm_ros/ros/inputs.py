@@ -16,6 +16,8 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_policy_name_from_kind
@@ -39,6 +41,8 @@ from vidllm_ros.ros.stamps import stamp_to_ns
 from vidllm_ros.streaming.window import Arrival
 
 COMPLAIN_EVERY_S = 5.0
+FLUSH_AFTER_S = 2.0
+"""Silence after which the frames that no window has shown yet make a short one."""
 
 
 class Inputs:
@@ -66,6 +70,8 @@ class Inputs:
         self._rectifier: Rectifier | None = None
         self._broken_info = False
         self._subscriptions: list[Any] = []
+        self._timer: Any = None
+        self._has_new_frames = False
         self.topic = ""
         self.incompatible_qos = ""
         self.is_paused = False
@@ -79,12 +85,21 @@ class Inputs:
         self.topic = self._subscribe(image, take, group)
         self._subscribe(topics.CAMERA_INFO, self._take_info, group)
         self._subscribe(topics.DEPTH_IN, self._take_depth, group)
+        self._timer = self._node.create_timer(
+            FLUSH_AFTER_S / 4,
+            guarded(self._node, "silence", self._flush_when_silent),
+            callback_group=group,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
         self._health.set_listening(time.monotonic())
         self._node.get_logger().info(f"waiting for frames on {self.topic}")
 
     def close(self) -> None:
         """Unsubscribe; may be called again."""
         self._health.set_listening(None)
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            self._node.destroy_timer(timer)
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
 
@@ -158,6 +173,14 @@ class Inputs:
         if added.restarted:
             self._node.get_logger().warning(f"{self.topic}: {added.restarted}: a new world begins")
         self._health.frame_used(now)
+        self._has_new_frames = True
+
+    def _flush_when_silent(self) -> None:
+        """Show the last frames once the camera has stopped: they may be too few for a window."""
+        silence_s = self._health.input_report(time.monotonic()).silence_s
+        if self._has_new_frames and silence_s is not None and silence_s > FLUSH_AFTER_S:
+            self._has_new_frames = False
+            self._engine.flush()
 
     def _age_s(self, stamp: Time) -> float:
         now_ns = int(self._node.get_clock().now().nanoseconds)

@@ -45,6 +45,7 @@ from vidllm_ros.ros.process import (
     stop_event,
 )
 from vidllm_ros.ros.publishers import Outputs, StatusFacts
+from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.questions import Questions
 from vidllm_ros.ros.transforms import CameraTransform
 from vidllm_ros.srv import SaveMap
@@ -88,7 +89,10 @@ class VidllmNode(LifecycleNode):
             (topics.PAUSE, self._on_pause, commands),
             (topics.SAVE_MAP, self._on_save_map, questions),
         ):
-            self.create_service(service.type, service.name, handler, callback_group=group)
+            quality = profile("service")
+            self.create_service(
+                service.type, service.name, handler, qos_profile=quality, callback_group=group
+            )
 
     def _start(self) -> None:
         """Walk to active by itself, once."""
@@ -217,19 +221,18 @@ class VidllmNode(LifecycleNode):
             while self._handles:
                 self._handles.pop()()
 
-    def _free(self) -> bool:
-        """Give the model back; may be called again. Return whether the worker's thread ended."""
+    def _free(self) -> None:
+        """Give the model back and say how much that was; may be called again."""
         with self._release_lock:
             engine, self._engine = self._engine, None
         if engine is None:
-            return True
+            return
         device = engine.loaded.device
         before = memory_used_bytes(device)
-        has_ended = engine.close()
+        engine.close()
         del engine
         freed = before - release_memory(device)
         self.get_logger().info(f"cleanup: {freed / 2**20:.1f} MiB given back on {device}")
-        return has_ended
 
     # What the engine calls, on its own thread
 
@@ -306,9 +309,13 @@ class VidllmNode(LifecycleNode):
         return reply
 
     def release(self) -> bool:
-        """Release everything, from any state; return whether the worker's thread ended."""
+        """Stop everything, from any state; return whether the worker's thread ended.
+
+        For the end of the process, which gives all memory back at once.
+        """
         self._release()
-        return self._free()
+        engine, self._engine = self._engine, None
+        return engine is None or engine.close()
 
 
 def _in_use() -> str:

@@ -9,6 +9,7 @@ end.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import threading
@@ -102,19 +103,18 @@ def schedule(
         yield frame, frame.stamp_ns if keep_stamps else start_ns + elapsed_ns, elapsed_ns
 
 
-def _looped(options: argparse.Namespace) -> Iterator[CameraFrame]:
+def _open(options: argparse.Namespace) -> Iterator[CameraFrame]:
+    """Open the input at once, so that a bad file is said before anybody is waited for."""
     if options.frames == "-":
-        yield from read_stream(sys.stdin.buffer)
-        return
+        return read_stream(sys.stdin.buffer)
     frames = load_frames(options.frames)
-    times = 0
-    while options.loop == 0 or times < options.loop:
-        yield from frames
-        times += 1
+    times = range(options.loop) if options.loop else itertools.count()
+    return (frame for _ in times for frame in frames)
 
 
 def play(node: Node, options: argparse.Namespace, stop: threading.Event) -> int:
     """Play the frames; return the exit status."""
+    source = _open(options)
     player = ImagePlayer(node, options.transport)
     if not player.wait_for_listener(options.wait, stop):
         if stop.is_set():
@@ -124,7 +124,7 @@ def play(node: Node, options: argparse.Namespace, stop: threading.Event) -> int:
         return NOBODY_LISTENS
     start_ns, start = int(node.get_clock().now().nanoseconds), time.monotonic()
     played: list[dict[str, int]] = []
-    frames = schedule(_looped(options), start_ns, options.rate, options.stamps == "keep")
+    frames = schedule(source, start_ns, options.rate, options.stamps == "keep")
     try:
         for index, (frame, stamp_ns, elapsed_ns) in enumerate(frames):
             late_s = start + elapsed_ns / 1e9 / options.speed - time.monotonic()

@@ -15,6 +15,8 @@ PROFILES: dict[str, tuple[ReliabilityPolicy, DurabilityPolicy, int]] = {
     "sensor": (ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 1),
     "reliable": (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 5),
     "latched": (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1),
+    # Fifty questions at once must all be read, and all replies be sent; ROS's own depth is 10.
+    "service": (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 256),
     "tf": (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 100),
     "tf_static": (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 100),
 }

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process: it ends with 0 in time, and the small clients work against it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("vidllm_ros.msg", reason="the interfaces are not built")
+
+pytestmark = pytest.mark.ros
+QUICK = ["backend:=standin", "window_size:=4", "window_stride:=2", "window_min_frames:=4"]
+PATIENCE_S = 120.0  # of a very busy machine; a healthy one needs a few seconds
+
+STUCK = """
+import time
+from vidllm_ros.streaming.backend import StandInBackend
+def reconstruct(self, frames):
+    print("INSIDE", flush=True)
+    end = time.monotonic() + 600
+    while time.monotonic() < end:  # as a network: neither sleeps nor can be interrupted
+        sum(range(1000))
+StandInBackend.reconstruct = reconstruct
+from vidllm_ros.ros.node import main
+raise SystemExit(main())
+"""
+Launch = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def launch() -> Iterator[Launch]:
+    """Return a function that starts python with these arguments; what still runs is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        )
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def node_arguments(*values: str) -> list[str]:
+    parameters = [part for value in (*QUICK, *values) for part in ("-p", value)]
+    return ["--ros-args", *parameters]
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """Read the output of a process until it says these words."""
+    seen = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        seen.append(line)
+        if words in line:
+            return line
+    raise AssertionError(f"never said {words!r}:\n{''.join(seen)}")
+
+
+def make_frames(folder: Path, count: int = 12) -> Path:
+    images = np.random.default_rng(0).integers(0, 256, (count, 42, 56, 3), np.uint8)
+    stamps = 5_000_000_001 + np.arange(count) * 100_000_000
+    K = np.array([[50.0, 0, 28], [0, 50, 21], [0, 0, 1]])
+    np.savez(folder / "frames.npz", images=images, stamps_ns=stamps, K=K, frame_id="cam_optical")
+    return folder / "frames.npz"
+
+
+def slowness() -> float:
+    """How much longer than alone a computation takes on this machine now, at least 1."""
+    started, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < 0.1:
+        sum(range(1000))
+    return max(1.0, (time.monotonic() - started) / 0.1)
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> float:
+    """Send a signal; return the seconds until it ended with status 0, as of a free machine."""
+    before = slowness()
+    started = time.monotonic()
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    seconds = time.monotonic() - started
+    assert process.returncode == 0, output
+    return seconds / max(before, slowness())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_node_with_0(launch: Launch, number: signal.Signals) -> None:
+    node = launch("-m", "vidllm_ros.ros.node", *node_arguments())
+    read_until(node, "waiting for frames on /image")
+    assert stop(node, number) < 5
+
+
+def test_a_signal_in_the_middle_of_a_window(launch: Launch, tmp_path: Path) -> None:
+    node = launch("-c", STUCK, *node_arguments())
+    read_until(node, "waiting for frames")
+    player = launch("-m", "vidllm_ros.ros.play", str(make_frames(tmp_path)), "--loop", "0")
+    read_until(node, "INSIDE")
+    player.kill()
+    assert stop(node, signal.SIGTERM) < 5
+
+
+def test_play_record_and_ask_against_the_node(launch: Launch, tmp_path: Path) -> None:
+    node = launch("-m", "vidllm_ros.ros.node", *node_arguments())
+    record = launch(
+        "-m", "vidllm_ros.ros.record", "--out", str(tmp_path / "out"), "--windows", "2"
+    )
+    played = tmp_path / "played.json"
+    read_until(node, "waiting for frames")
+    play = launch("-m", "vidllm_ros.ros.play", str(make_frames(tmp_path)), "--log", str(played))
+    ask = launch(
+        "-m", "vidllm_ros.ros.ask", "what is here?", "--json", "--timeout", "60", "--retry", "60"
+    )
+    assert play.communicate(timeout=PATIENCE_S)[0].count("12 frames published") == 1
+    output, _ = ask.communicate(timeout=PATIENCE_S)
+    assert ask.returncode == 0, output
+    answer = json.loads(output.splitlines()[-1])
+    assert (answer["success"], answer["error"]) == (True, "OK")
+    assert answer["objects"][0]["label"] == "stand-in"
+
+    saved = tmp_path / "map.ply"
+    save = launch("-m", "vidllm_ros.ros.ask", "--save-map", str(saved))
+    reply = json.loads(save.communicate(timeout=PATIENCE_S)[0].splitlines()[-1])
+    assert (reply["success"], reply["path"]) == (True, str(saved))
+    assert saved.is_file()
+
+    output, _ = record.communicate(timeout=PATIENCE_S)
+    assert record.returncode == 0, output
+    result = json.loads((out / "record.json").read_text())
+    assert len(result["windows"]) >= 2
+    sent = {frame["published_ns"] for frame in json.loads(played.read_text())["frames"]}
+    window = result["windows"][-1]
+    assert set(window["frame_stamps"]) <= sent
+    assert len(window["window_poses"]) == len(window["frame_stamps"])
+    assert window["camera_frame"] == "cam_optical"
+    arrays = np.load(out / "record.npz")
+    assert arrays[window["points_key"]].shape == (window["point_count"], 3)
+    assert arrays[window["depth_key"]].ndim == 2
+    assert stop(node, signal.SIGINT) < 5
+
+
+def test_ask_says_that_nobody_serves(launch: Launch) -> None:
+    ask = launch("-m", "vidllm_ros.ros.ask", "anybody?", "--timeout", "0.5", "--service", "nobody")
+    output, _ = ask.communicate(timeout=PATIENCE_S)
+    assert ask.returncode == 3
+    assert "nobody serves /nobody" in output
+
+
+def test_player_reads_a_stream_and_says_what_is_wrong(launch: Launch, tmp_path: Path) -> None:
+    missing = launch("-m", "vidllm_ros.ros.play", str(tmp_path / "no.npz"), "--wait", "0")
+    output, _ = missing.communicate(timeout=PATIENCE_S)
+    assert missing.returncode != 0
+    assert output.count("\n") == 1, output

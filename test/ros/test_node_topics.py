@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the node publishes: names, types, quality of service, frames, stamps and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from ros_harness import FRAME_ID, START_NS, STEP_NS, wait_until
+from sensor_msgs.msg import CompressedImage
+from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import Marker
+
+from vidllm_ros.geometry.transforms import make_transform
+from vidllm_ros.ros import topics
+from vidllm_ros.ros.conversions import cloud_from_msg, info_from_intrinsics
+from vidllm_ros.ros.messages import matrix_from_pose, transform_stamped
+from vidllm_ros.ros.qos import profile
+from vidllm_ros.ros.stamps import header, stamp_to_ns
+from vidllm_ros.srv import SaveMap
+
+pytestmark = pytest.mark.ros
+K = np.array([[50.0, 0, 28], [0, 50, 21], [0, 0, 1]])
+
+
+def test_everything_is_published_with_the_frames_own_stamps(start: Callable[..., Any]) -> None:
+    harness = start()
+    harness.wait_active()
+    heard = {topic: harness.listen(topic) for topic in topics.RESULTS}
+    for topic in topics.RESULTS:
+        name = harness.name(topic.name)
+        wait_until(lambda name=name: harness.tester.count_publishers(name), name)
+    stamps = harness.feed(4)
+    wait_until(lambda: all(heard.values()), "a message on every topic")
+    for topic, messages in heard.items():
+        if topic is topics.MARKERS:
+            continue
+        head = messages[0].header
+        assert stamp_to_ns(head.stamp) == stamps[-1], topic.name
+        is_camera = topic in (topics.DEPTH, topics.DEPTH_INFO)
+        assert head.frame_id == (FRAME_ID if is_camera else "vidllm_world"), topic.name
+
+    poses = [matrix_from_pose(pose) for pose in heard[topics.WINDOW_POSES][0].poses]
+    assert len(poses) == 4
+    # Optical z (forward) is the world's x, optical y (down) its -z: the world is z up.
+    np.testing.assert_allclose(poses[0][:3, :3] @ [0, 0, 1], [1, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(poses[0][:3, :3] @ [0, 1, 0], [0, 0, -1], atol=1e-9)
+    np.testing.assert_allclose(poses[-1][:3, 3], [0, -0.05 * 0.3, 0], atol=1e-9)
+    pose = matrix_from_pose(heard[topics.POSE][0].pose)
+    np.testing.assert_allclose(pose, poses[-1], atol=1e-12)
+    path = heard[topics.PATH][0]
+    assert [stamp_to_ns(p.header.stamp) for p in path.poses] == stamps
+
+    cloud = cloud_from_msg(heard[topics.POINTS][0])
+    assert len(cloud) > 100
+    np.testing.assert_allclose(cloud.points[:, 0], 2.0, atol=1e-5)  # the wall ahead
+
+    depth, info = heard[topics.DEPTH][0], heard[topics.DEPTH_INFO][0]
+    assert (depth.encoding, depth.height, depth.width) == ("32FC1", info.height, info.width)
+    assert info.k[2] == pytest.approx(info.width / 2)
+
+    status = heard[topics.STATUS][0]
+    assert [stamp_to_ns(stamp) for stamp in status.frame_stamps] == stamps
+    assert (status.backend, status.device, status.precision) == ("standin", "cpu", "float32")
+    assert (status.point_count, status.object_count) == (len(cloud), 1)
+    assert status.received_frames >= 4
+    assert status.window_time_s == pytest.approx(sum(status.timings_s), rel=1e-4)
+    assert "reconstruct" in status.timing_names
+    assert status.memory_used_bytes > 0
+
+    markers = heard[topics.MARKERS][0].markers
+    assert markers[0].action == Marker.DELETEALL
+    assert {marker.header.frame_id for marker in markers} == {"vidllm_world"}
+    (box,) = heard[topics.OBJECTS][0].objects
+    assert box.label == "stand-in"
+    assert box.id == harness.node._engine._session.objects[0].object_id
+
+
+def test_quality_of_service_is_as_tabled(start: Callable[..., Any]) -> None:
+    harness = start()
+    harness.wait_active()
+    for topic in topics.RESULTS:
+        name = harness.name(topic.name)
+        (info,) = wait_until(
+            lambda name=name: harness.tester.get_publishers_info_by_topic(name), name
+        )
+        assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE, name
+        expected = DurabilityPolicy.TRANSIENT_LOCAL if topic.qos == "latched" else None
+        if expected is not None:
+            assert info.qos_profile.durability == expected
+    for name in ("/image", "/camera_info", "/depth"):
+        (info,) = wait_until(
+            lambda name=name: harness.tester.get_subscriptions_info_by_topic(name), name
+        )
+        assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_status_is_latched_and_the_path_is_capped(start: Callable[..., Any]) -> None:
+    harness = start(max_path_poses=5)
+    harness.wait_active()
+    path = harness.listen(topics.PATH)
+    wait_until(lambda: harness.tester.count_publishers("/vidllm/path"), "path")
+    stamps = harness.feed(4)
+    for count in (1, 2, 3, 4):
+        harness.wait_windows(count)
+        stamps += harness.feed(2) if count < 4 else []
+    wait_until(lambda: path and stamp_to_ns(path[-1].header.stamp) == stamps[-1], "the last path")
+    # A window of 4 shares 3 frames with the one before: 4 + 1 + 1 + 1 poses, of which 5 are kept.
+    poses = [stamp_to_ns(pose.header.stamp) for pose in path[-1].poses]
+    assert len(poses) == 5
+    assert poses == sorted(poses)
+    assert set(poses) <= set(stamps)
+    assert poses[-1] == stamps[-1]
+    late = harness.listen(topics.STATUS)
+    wait_until(
+        lambda: late and stamp_to_ns(late[-1].header.stamp) == stamps[-1], "the latched status"
+    )
+
+
+def test_diagnostics_come_in_every_state(start: Callable[..., Any]) -> None:
+    harness = start(autostart=False)
+    heard = harness.listen(topics.DIAGNOSTICS)
+    wait_until(lambda: len(heard) >= 2, "diagnostics")
+    names = [status.name for status in heard[-1].status]
+    assert names == ["vidllm: input", "vidllm: inference", "vidllm: memory"]
+    assert "unconfigured" in heard[-1].status[0].message
+
+
+def test_silence_is_explained(start: Callable[..., Any]) -> None:
+    harness = start()
+    harness.wait_active()
+    heard = harness.listen(topics.DIAGNOSTICS)
+
+    def says(words: str) -> bool:
+        return any(words in status.message for status in heard[-1].status) if heard else False
+
+    wait_until(lambda: says("nobody publishes /image"), "no publisher")
+    harness.publisher(topics.IMAGE.type, "image")
+    wait_until(lambda: says("are there but send nothing"), "a silent publisher")
+
+
+def test_transform_is_published_where_nobody_else_does(start: Callable[..., Any]) -> None:
+    harness = start(publish_tf=True)
+    harness.wait_active()
+    heard = harness.listen(topics.TF)
+    wait_until(lambda: harness.tester.count_publishers("/tf"), "tf")
+    stamps = harness.feed(4)
+    wait_until(lambda: heard, "a transform")
+    (transform,) = heard[0].transforms
+    assert transform.header.frame_id == "vidllm_world"
+    assert transform.child_frame_id == FRAME_ID
+    assert stamp_to_ns(transform.header.stamp) == stamps[-1]
+
+    robot = harness.tester.create_publisher(TFMessage, "/tf_static", profile("tf_static"))
+    mount = transform_stamped(START_NS, "base_link", FRAME_ID, np.eye(4))
+    robot.publish(TFMessage(transforms=[mount]))
+    wait_until(lambda: FRAME_ID in harness.node._transform._parents, "the mount is known")
+    count = len(heard)
+    harness.feed(4)
+    harness.wait_windows(2)
+    assert [t for m in heard[count:] for t in m.transforms if t.child_frame_id == FRAME_ID] == []
+
+
+def test_no_transform_unless_asked_for(start: Callable[..., Any]) -> None:
+    harness = start()
+    harness.wait_active()
+    harness.feed(4)
+    harness.wait_windows(1)
+    assert harness.tester.count_publishers("/tf") == 0
+
+
+def test_world_is_placed_by_tf_where_asked_for(start: Callable[..., Any]) -> None:
+    harness = start(place_by_tf=True, world_frame="map")
+    harness.wait_active()
+    robot = harness.tester.create_publisher(TFMessage, "/tf", profile("tf"))
+    wait_until(robot.get_subscription_count, "tf is heard")
+    T_map_camera = make_transform([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], [5.0, 6.0, 1.5])
+    for step in (0, 20):
+        moved = transform_stamped(START_NS + step * STEP_NS, "map", FRAME_ID, T_map_camera)
+        robot.publish(TFMessage(transforms=[moved]))
+    transform = harness.node._transform
+    wait_until(
+        lambda: transform.lookup_camera(FRAME_ID, START_NS + STEP_NS) is not None, "tf arrived"
+    )
+    heard = harness.listen(topics.WINDOW_POSES)
+    wait_until(lambda: harness.tester.count_publishers("/vidllm/window_poses"), "poses")
+    harness.feed(4)
+    wait_until(lambda: heard, "poses")
+    assert heard[0].header.frame_id == "map"
+    np.testing.assert_allclose(matrix_from_pose(heard[0].poses[0]), T_map_camera, atol=1e-9)
+
+
+def test_two_robots_in_their_namespaces(start: Callable[..., Any]) -> None:
+    robots = [start(namespace=name) for name in ("robot1", "robot2")]
+    for robot in robots:
+        robot.wait_active()
+    heard = [robot.listen(topics.STATUS) for robot in robots]
+    robots[0].feed(4)
+    wait_until(lambda: heard[0], "robot1's window")
+    assert heard[1] == []
+    assert robots[0].ask("who?").success
+    assert robots[1].ask("who?").error_code == topics.ASK.type.Response.NO_WINDOW_YET
+    assert robots[0].node.resolve_service_name("ask") == "/robot1/ask"
+
+
+def test_compressed_images(start: Callable[..., Any]) -> None:
+    harness = start(image_transport="compressed")
+    harness.wait_active()
+    for _ in range(4):
+        image = harness.frame()
+        rgb = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3)
+        message = CompressedImage(header=image.header, format="jpeg")
+        message.data.frombytes(cv2.imencode(".jpg", rgb)[1].tobytes())
+        harness.send(message, "image/compressed")
+    harness.wait_windows(1)
+
+
+def test_depth_topic_checks_the_scale(start: Callable[..., Any]) -> None:
+    from vidllm_ros.ros.conversions import image_from_depth
+
+    harness = start()
+    harness.wait_active()
+    depth = np.full((42, 56), 2.5, np.float32)
+    publisher = harness.publisher(topics.DEPTH_IN.type, "depth")
+    for _ in range(4):
+        frame = harness.frame()
+        publisher.publish(image_from_depth(frame.header, depth))
+        check = harness.node._engine.scale_check
+        wait_until(lambda: stamp_to_ns(frame.header.stamp) in check._depths, "the depth")  # noqa: B023
+        harness.send(frame)
+    harness.wait_windows(1)
+    assert harness.node._engine.scale_check.ratio == pytest.approx(1.25)
+
+
+def test_intrinsics_reach_the_window(start: Callable[..., Any]) -> None:
+    harness = start()
+    harness.wait_active()
+    harness.send_info(info_from_intrinsics(header(START_NS, FRAME_ID), K, 42, 56))
+    wait_until(lambda: harness.node._inputs._rectifier, "the camera_info")
+    harness.feed(3)
+    (kept,) = harness.node._engine._session._window._kept[-1:]
+    np.testing.assert_array_equal(kept.K, K)
+
+
+def test_reset_pause_and_save(start: Callable[..., Any], tmp_path: Any) -> None:
+    harness = start()
+    assert not harness.command(topics.SAVE_MAP, SaveMap.Request(path="/tmp/x.ply")).success
+    harness.wait_active()
+    harness.feed(4)
+    harness.wait_windows(1)
+
+    target = tmp_path / "map.ply"
+    reply = harness.command(topics.SAVE_MAP, SaveMap.Request(path=str(target)))
+    assert reply.success, reply.message
+    assert (reply.path, reply.objects_path) == (str(target), str(target.with_suffix(".json")))
+    assert target.stat().st_size > reply.point_count * 12
+    assert reply.object_count == 1
+    wrong = harness.command(topics.SAVE_MAP, SaveMap.Request(path=str(tmp_path / "no" / "m.ply")))
+    assert not wrong.success
+    assert "expected an existing folder" in wrong.message
+
+    assert harness.command(topics.PAUSE, SetBool.Request(data=True)).success
+    before = harness._received()
+    publisher = harness.publisher(topics.IMAGE.type, "image")
+    for _ in range(5):
+        publisher.publish(harness.frame())
+    assert harness.ask("while paused?").success
+    assert harness._received() == before
+    assert harness.command(topics.PAUSE, SetBool.Request(data=False)).success
+    assert harness.feed(1)
+
+    objects = harness.listen(topics.OBJECTS)
+    wait_until(lambda: harness.tester.count_publishers("/vidllm/objects"), "objects")
+    assert harness.command(topics.RESET, Trigger.Request()).success
+    wait_until(lambda: objects and objects[-1].objects == [], "an empty list of objects")
+    assert not harness.ask("what now?").success
+    harness.feed(4)
+    harness.wait_windows(2)
+    assert harness.ask("and now?").success
