@@ -3,6 +3,7 @@ import os
 import socket
 import textwrap
 import time
+from xml.etree import ElementTree
 
 import pytest
 
@@ -27,25 +28,36 @@ def package(tmp_path, monkeypatch):
     return write
 
 
-def test_domain_is_another_and_stays_on_this_machine(monkeypatch):
+def test_domain_is_another_and_stays_on_this_machine(tmp_path, monkeypatch):
     monkeypatch.delenv("ROS_DISTRO", raising=False)
     monkeypatch.setenv("ROS_DOMAIN_ID", "17")
     monkeypatch.setenv("ROS_STATIC_PEERS", "robot.local")
-    chosen = {isolated_environment()["ROS_DOMAIN_ID"] for _ in range(20)}
+    chosen = {isolated_environment(tmp_path)["ROS_DOMAIN_ID"] for _ in range(20)}
     assert "17" not in chosen
     assert "0" not in chosen
     assert len(chosen) > 5
-    environment = isolated_environment()
+    environment = isolated_environment(tmp_path)
     assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     assert "ROS_STATIC_PEERS" not in environment
-    assert isolated_environment({"ROS_DISTRO": "humble"})["ROS_LOCALHOST_ONLY"] == "1"
+    assert isolated_environment(tmp_path, {"ROS_DISTRO": "humble"})["ROS_LOCALHOST_ONLY"] == "1"
 
 
-def test_a_domain_in_use_is_left_alone(monkeypatch):
+def test_large_images_get_shared_memory_where_there_is_some(tmp_path, monkeypatch):
+    monkeypatch.setattr(ros_processes, "_free_bytes", lambda folder: 64 << 20)
+    environment = isolated_environment(tmp_path, {})
+    profile = ElementTree.parse(environment["FASTRTPS_DEFAULT_PROFILES_FILE"])
+    assert [entry.text for entry in profile.iter() if "segment_size" in entry.tag] == [
+        str(8 << 20)
+    ]
+    monkeypatch.setattr(ros_processes, "_free_bytes", lambda folder: 1 << 20)
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in isolated_environment(tmp_path, {})
+
+
+def test_a_domain_in_use_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(ros_processes, "SAFE_DOMAINS", range(60, 62))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as user:
         user.bind(("", ros_processes.DDS_PORT + 250 * 60))
-        assert isolated_environment()["ROS_DOMAIN_ID"] == "61"
+        assert isolated_environment(tmp_path)["ROS_DOMAIN_ID"] == "61"
 
 
 def test_lines_come_through_and_the_end_is_clean(package):

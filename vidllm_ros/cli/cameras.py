@@ -38,7 +38,7 @@ GENERAL_QUESTIONS = (
     "is there a bed in the room?",
     "what is the nearest object in the first view?",
 )
-PLAYER_OPTIONS = ["--json", "--wait", "120", "--hold", "1"]
+PLAYER_OPTIONS = ["--json", "--wait", "300", "--hold", "1"]
 THUMBNAIL_PX = 320
 JPEG_QUALITY = 90
 

@@ -29,7 +29,7 @@ from vidllm_ros.cli.ros_processes import (
 )
 from vidllm_ros.evaluation.text_metrics import exact_match
 
-START_S = 180.0
+START_S = 300.0
 FIRST_WINDOW_S = 90.0
 QUIET_S = 15.0
 STRIDE = 8
@@ -98,7 +98,7 @@ def run_demo(settings: DemoSettings, folder: Path) -> DemoOutcome:
         TimeElapsedColumn(),
     )
     progress = Progress(*columns, console=Console())
-    with RosProcesses(folder, isolated_environment()) as processes, progress:
+    with RosProcesses(folder, isolated_environment(folder)) as processes, progress:
         return DemoRun(settings, folder, processes, progress).run()
 
 
