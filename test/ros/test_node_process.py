@@ -121,9 +121,8 @@ def test_a_signal_in_the_middle_of_a_window(launch: Launch, tmp_path: Path) -> N
 
 def test_play_record_and_ask_against_the_node(launch: Launch, tmp_path: Path) -> None:
     node = launch("-m", "vidllm_ros.ros.node", *node_arguments())
-    record = launch(
-        "-m", "vidllm_ros.ros.record", "--out", str(tmp_path / "out"), "--windows", "2"
-    )
+    out = tmp_path / "out"
+    record = launch("-m", "vidllm_ros.ros.record", "--out", str(out), "--windows", "2")
     played = tmp_path / "played.json"
     read_until(node, "waiting for frames")
     play = launch("-m", "vidllm_ros.ros.play", str(make_frames(tmp_path)), "--log", str(played))
