@@ -95,14 +95,14 @@ def test_guides_teach_the_attention_and_leave_no_hook(batch):
         with guidance.watch(aggregator) as watched:
             output = aggregator(tokens, GRID)
         looks, hit = guidance.attention_guidance(aggregator, watched, truth)
-        ray, point = probes(output.patch_levels(config.aggregator_layers), truth)
+        errors = probes(output, config.aggregator_layers, truth)
         mover.zero_grad()
-        (looks + ray + point).backward()
+        (looks + errors.ray + errors.point + errors.camera).backward()
         mover.step()
-        curve.append([looks.item(), ray.item(), point.item(), hit.item()])
+        curve.append([v.item() for v in (looks, errors.ray, errors.point, errors.camera, hit)])
     assert len(watched.inputs) == 4
-    for before, after in zip(curve[0][:3], curve[-1][:3], strict=True):
+    for before, after in zip(curve[0][:4], curve[-1][:4], strict=True):
         assert after < 0.5 * before
-    assert curve[-1][3] > 0.9
+    assert curve[-1][4] > 0.9
     assert not aggregator._forward_hooks
     assert all(not block.attn._forward_pre_hooks for block in aggregator.global_blocks)

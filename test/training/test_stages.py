@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 from torch import nn
 from torch.nn import functional
@@ -259,7 +260,8 @@ def test_the_command_trains_goes_on_exports_and_writes_the_card(tmp_path, monkey
     assert steps == [1, 2, 3, 4]
     loaded = VidLLM.from_pretrained(shipped)
     assert loaded.point_head is None
-    assert loaded.dtype == torch.bfloat16
+    stored = load_file(next(shipped.glob("*.safetensors")))
+    assert {value.dtype for value in stored.values()} == {torch.bfloat16}
     averaged = torch.load(run / "checkpoint.pt", weights_only=False)["average"]["weights"]
     for name, value in loaded.state_dict().items():
         shipped_value = averaged[name].bfloat16().to(value.dtype)

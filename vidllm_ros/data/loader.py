@@ -18,6 +18,7 @@ from vidllm_ros.data.samples import SceneSample
 from vidllm_ros.data.scene_batch import LoaderSettings, SceneBatch, batch_samples
 
 RESCAN_S = 20.0
+SMALL_STRIDE, SMALL_STEPS_SHARE = 2.5, 0.5
 
 
 def choose_frames(available: int, count: int, rng: np.random.Generator) -> list[int]:
@@ -29,6 +30,8 @@ def choose_frames(available: int, count: int, rng: np.random.Generator) -> list[
     count = min(count, available)
     longest = (available - 1) / max(count - 1, 1)
     stride = longest ** rng.random() if longest > 1 else longest
+    if rng.random() < SMALL_STEPS_SHARE:  # neighbours overlap: what poses are learnt from
+        stride = min(longest, rng.uniform(1.0, SMALL_STRIDE))
     start = rng.uniform(0.0, available - 1 - stride * (count - 1) + 1e-6)
     places = start + stride * np.arange(count)
     chosen = np.unique(np.clip(np.round(places), 0, available - 1).astype(int)).tolist()

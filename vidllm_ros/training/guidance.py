@@ -2,9 +2,9 @@
 """Guide a short run to correspondence: where rendered truth knows what the attention should find.
 
 A reconstruction branch that starts from nothing spends most of its steps finding out that the same
-corner in two frames is the same corner. Rendered rooms know it, so one head of every global block
-is told which patches of other frames show its patch's point, and every level is asked, linearly,
-for the direction and the place of each patch in the first camera's frame. Nothing of this is
+corner in two frames is the same corner. Rendered rooms know it, so two heads of every global block
+are told which patches of other frames show their patch's point, and every level is asked,
+linearly, for the direction and the place of each patch in the first camera's frame. Nothing of this is
 shipped. Source: ours (docs/deviations.md). Next: stages.py.
 """
 
@@ -25,6 +25,7 @@ from vidllm_ros.training.losses import masked_mean, unproject_to_world
 
 DEPTH_TOLERANCE = 0.1
 NEVER = -1e4
+ANY_FRAME_HEAD, FIRST_FRAME_HEAD = 0, 1
 
 
 @dataclass
@@ -71,12 +72,15 @@ class PatchTruth:
         ray: unit viewing direction in the first camera's frame, (B, S, N, 3).
         point: over the scene's scale, first camera's frame, (B, S, N, 3).
         valid: whether the point is known, (B, S, N).
+        camera: right and forward axes and place of each camera in the first camera's frame, the
+            place over the scene's scale, (B, S, 9).
         seen_by: which patches of other frames show the same point, (B, S*N, S*N).
     """
 
     ray: Tensor
     point: Tensor
     valid: Tensor
+    camera: Tensor
     seen_by: Tensor
 
 
@@ -122,10 +126,12 @@ def patch_truth(batch: SceneBatch, scale: Tensor, patch_size: int) -> PatchTruth
     index = torch.where(good, index, S * patches).permute(0, 1, 3, 2).flatten(1, 2)
     seen_by = torch.zeros(B, S * patches, S * patches + 1, dtype=torch.bool, device=depth.device)
     seen_by.scatter_(-1, index, True)
+    places = T_world_camera[..., :3, 3] / scale[:, None, None]
     return PatchTruth(
         functional.normalize(rays.flatten(2, 3), dim=-1),
         points / scale[:, None, None, None],
         valid,
+        torch.cat([T_world_camera[..., :3, 0], T_world_camera[..., :3, 2], places], dim=-1),
         seen_by[..., :-1],
     )
 
@@ -133,16 +139,18 @@ def patch_truth(batch: SceneBatch, scale: Tensor, patch_size: int) -> PatchTruth
 def attention_guidance(
     aggregator: Aggregator, watched: Watched, truth: PatchTruth
 ) -> tuple[Tensor, Tensor]:
-    """Ask head 0 of every global block to look, in other frames, where the same point is.
+    """Ask two heads of every global block to look where the same point is.
+
+    One looks in any other frame; one in the first, which is the world: what it finds there, at a
+    known place of a known camera, says where its own camera looks.
 
     Returns:
         cross-entropy with all right patches counting as one, and the last block's share of patches
-        whose strongest look is right.
+        whose strongest look at the first frame is right.
     """
     _, S, N = truth.valid.shape
     frame = torch.arange(S * N, device=truth.valid.device) // N
-    own = frame[:, None] == frame[None]
-    known = truth.seen_by.any(-1)
+    to_first = truth.seen_by & (frame == 0)
     total = truth.ray.new_zeros(())
     hit = total
     for index, (tokens, rotary) in watched.inputs.items():
@@ -150,20 +158,42 @@ def attention_guidance(
         qkv = attention.qkv(tokens).unflatten(-1, (3, attention.heads, -1))
         q, k, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k = (
-            rotate(norm(x), rotary)[:, 0].unflatten(1, (S, -1))[:, :, aggregator.patch_start :]
+            rotate(norm(x), rotary).unflatten(2, (S, -1))[:, :, :, aggregator.patch_start :]
             for norm, x in ((attention.q_norm, q), (attention.k_norm, k))
         )
-        q, k = q.flatten(1, 2).float(), k.flatten(1, 2).float()  # (B, S*N, head_dim)
-        logits = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).masked_fill(own, NEVER)
-        right = logits.masked_fill(~truth.seen_by, NEVER).logsumexp(-1)
-        total = total + masked_mean(logits.logsumexp(-1) - right, known)
-        best = logits.argmax(-1, keepdim=True)
-        hit = masked_mean(truth.seen_by.gather(-1, best)[..., 0].float(), known)
-    return total / max(len(watched.inputs), 1), hit
+        for head, wanted, allowed in (
+            (ANY_FRAME_HEAD, truth.seen_by, frame[:, None] != frame[None]),
+            (FIRST_FRAME_HEAD, to_first, None),
+        ):
+            own, others = q[:, head].flatten(1, 2).float(), k[:, head].flatten(1, 2).float()
+            logits = own @ others.transpose(1, 2) / own.shape[-1] ** 0.5  # (B, S*N, S*N)
+            if allowed is not None:
+                logits = logits.masked_fill(~allowed, NEVER)
+            right = logits.masked_fill(~wanted, NEVER).logsumexp(-1)
+            known = wanted.any(-1)
+            total = total + masked_mean(logits.logsumexp(-1) - right, known)
+            best = logits.argmax(-1, keepdim=True)
+            hit = masked_mean(wanted.gather(-1, best)[..., 0].float(), known)
+    return total / max(2 * len(watched.inputs), 1), hit
+
+
+@dataclass(frozen=True)
+class ProbeErrors:
+    """Mean absolute errors of the linear probes, mean over levels.
+
+    Attributes:
+        ray: of the patches' directions.
+        point: of the patches' places.
+        camera: of each camera's right and forward axes and, over the scene's scale, its place.
+    """
+
+    ray: Tensor
+    point: Tensor
+    camera: Tensor
 
 
 class LevelProbes(nn.Module):
-    """Ask every level of the aggregator, linearly, for each patch's direction and place.
+    """Ask every level of the aggregator, linearly, where its patches and its cameras are.
 
     Args:
         width: channels of a level.
@@ -172,21 +202,31 @@ class LevelProbes(nn.Module):
 
     def __init__(self, width: int, levels: int) -> None:
         super().__init__()
-        self.probes = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 6)) for _ in range(levels)
-        )
+        self.probes = nn.ModuleList(linear_probe(width, 6) for _ in range(levels))
+        self.cameras = nn.ModuleList(linear_probe(width, 9) for _ in range(levels))
 
-    def forward(self, levels: Sequence[Tensor], truth: PatchTruth) -> tuple[Tensor, Tensor]:
-        """Return the mean absolute errors of directions and of places.
+    def forward(
+        self, output: AggregatorOutput, layers: Sequence[int], truth: PatchTruth
+    ) -> ProbeErrors:
+        """Compare with the truth.
 
         Args:
-            levels: patch tokens, each (B, S, N, width).
-            truth: of the patches.
+            output: of the aggregator.
+            layers: which of its levels to ask.
+            truth: of patches and cameras.
         """
-        ray = point = truth.ray.new_zeros(())
+        ray = point = camera = truth.ray.new_zeros(())
         everywhere = torch.ones_like(truth.valid)
-        for probe, level in zip(self.probes, levels, strict=True):
-            said = probe(level).float()
+        for level, probe, camera_probe in zip(layers, self.probes, self.cameras, strict=True):
+            tokens = output.levels[level]
+            said = probe(tokens[:, :, output.patch_start :]).float()
             ray = ray + masked_mean((said[..., :3] - truth.ray).abs().mean(-1), everywhere)
             point = point + masked_mean((said[..., 3:] - truth.point).abs().mean(-1), truth.valid)
-        return ray / len(self.probes), point / len(self.probes)
+            camera = camera + (camera_probe(tokens[:, :, 0]).float() - truth.camera).abs().mean()
+        count = len(self.probes)
+        return ProbeErrors(ray / count, point / count, camera / count)
+
+
+def linear_probe(width: int, outputs: int) -> nn.Sequential:
+    """Return a norm and a linear map, nothing that could work the answer out by itself."""
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))

@@ -125,7 +125,8 @@ class LossRecipe:
         metric_form: "eq9" or "silog".
         language, grounding: the language branch.
         oracle_label, oracle_color: the dense semantic target known in rendered rooms.
-        guide_attention, guide_ray, guide_point: correspondences the truth knows (guidance.py).
+        guide_attention, guide_ray, guide_point, guide_camera: correspondences and places
+            the truth knows (guidance.py).
         distil_geometry, distil_semantic, distil_structure: eq. 5, for stage 1; the last is lambda.
         match_repeats: queries an object gets at the inner decoder layers.
         boxes: terms of the box losses.
@@ -144,6 +145,7 @@ class LossRecipe:
     guide_attention: float = 0.0
     guide_ray: float = 0.0
     guide_point: float = 0.0
+    guide_camera: float = 0.0
     distil_geometry: float = 1.0
     distil_semantic: float = 1.0
     distil_structure: float = 1.0

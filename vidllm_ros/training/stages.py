@@ -187,9 +187,10 @@ class JointStage(nn.Module):
         looks, hit = attention_guidance(self.model.aggregator, watched, truth)
         terms.add("guide_attention", looks, weights.guide_attention)
         terms.values["guide_hit"] = float(hit)
-        ray, point = probes(watched.output.patch_levels(config.aggregator_layers), truth)
-        terms.add("guide_ray", ray, weights.guide_ray)
-        terms.add("guide_point", point, weights.guide_point)
+        errors = probes(watched.output, config.aggregator_layers, truth)
+        terms.add("guide_ray", errors.ray, weights.guide_ray)
+        terms.add("guide_point", errors.point, weights.guide_point)
+        terms.add("guide_camera", errors.camera, weights.guide_camera)
 
     def _language(self, terms: Terms, scene: ScenePatches, batch: SceneBatch) -> None:
         """Add language and grounding losses."""
