@@ -87,9 +87,9 @@ def window_cloud(
     """Points of all frames in the window's world, (N, 3), m."""
     clean = np.where(mask, depth, 1.0).astype(np.float64)
     points = np.asarray(unproject(clean, K), np.float64)
-    turned = np.einsum("sij,shwj->shwi", np.asarray(T_world_camera)[:, :3, :3], points)
-    moved = turned + T_world_camera[:, None, None, :3, 3]
-    return moved[mask]
+    poses = np.asarray(T_world_camera, np.float64)[:, None, None]  # (S, 1, 1, 4, 4)
+    moved = (poses[..., :3, :3] @ points[..., None])[..., 0] + poses[..., :3, 3]
+    return np.asarray(moved[mask], np.float64)
 
 
 def truth_in_window(sample: SceneSample) -> NDArray[np.float64]:

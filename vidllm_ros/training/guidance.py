@@ -4,8 +4,8 @@
 A reconstruction branch that starts from nothing spends most of its steps finding out that the same
 corner in two frames is the same corner. Rendered rooms know it, so two heads of every global block
 are told which patches of other frames show their patch's point, and every level is asked,
-linearly, for the direction and the place of each patch in the first camera's frame. Nothing of this is
-shipped. Source: ours (docs/deviations.md). Next: stages.py.
+linearly, for the direction and place of each patch and camera in the first camera's frame.
+Nothing of this is shipped. Source: ours (docs/deviations.md). Next: stages.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from vidllm_ros.data.scene_batch import SceneBatch
 from vidllm_ros.network.aggregator import Aggregator, AggregatorOutput
-from vidllm_ros.network.layers import RotaryTables, rotate
+from vidllm_ros.network.layers import Attention, Block, RotaryTables, rotate
 from vidllm_ros.training.losses import masked_mean, unproject_to_world
 
 DEPTH_TOLERANCE = 0.1
@@ -41,6 +41,11 @@ class Watched:
     output: AggregatorOutput | None = None
 
 
+def global_attentions(aggregator: Aggregator) -> list[Attention]:
+    """Return the attention of every global block, in order."""
+    return [block.attn for block in aggregator.global_blocks if isinstance(block, Block)]
+
+
 @contextmanager
 def watch(aggregator: Aggregator) -> Iterator[Watched]:
     """Note what the aggregator's attention reads while the context lasts."""
@@ -53,8 +58,8 @@ def watch(aggregator: Aggregator) -> Iterator[Watched]:
         watched.output = result
 
     hooks = [
-        block.attn.register_forward_pre_hook(lambda _, a, i=i: keep(i, a))
-        for i, block in enumerate(aggregator.global_blocks)
+        attention.register_forward_pre_hook(lambda _, a, i=i: keep(i, a))
+        for i, attention in enumerate(global_attentions(aggregator))
     ]
     hooks.append(aggregator.register_forward_hook(lambda _, a, result: keep_output(result)))
     try:
@@ -153,8 +158,9 @@ def attention_guidance(
     to_first = truth.seen_by & (frame == 0)
     total = truth.ray.new_zeros(())
     hit = total
+    attentions = global_attentions(aggregator)
     for index, (tokens, rotary) in watched.inputs.items():
-        attention = aggregator.global_blocks[index].attn
+        attention = attentions[index]
         qkv = attention.qkv(tokens).unflatten(-1, (3, attention.heads, -1))
         q, k, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         q, k = (
