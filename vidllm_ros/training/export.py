@@ -24,6 +24,8 @@ from vidllm_ros.training.trainer import CHECKPOINT
 
 MAX_TOTAL_BYTES = 24_000_000
 EXPORT_FACTS = "training.json"
+HISTORY = "history.txt"
+"""In a run's folder: what a person changed on the way, in words, for the card."""
 
 
 def export_model(run: str | Path, out: str | Path) -> Path:
@@ -68,10 +70,12 @@ def model_part(stage: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def facts(home: Path, saved: dict[str, Any]) -> dict[str, Any]:
     """Return what the card says of the run: recipe, how far it came, how long it took, on what."""
     state, recipe = saved["state"], saved["recipe"]
-    commands = home / "commands.json"
+    commands, history = home / "commands.json", home / HISTORY
     folder = recipe["data"]["folder"]
+    named = {**recipe["data"], "folder": Path(folder).name}  # a path says nothing elsewhere
     return {
-        "recipe": recipe,
+        "recipe": {**recipe, "data": named},
+        "history": history.read_text().strip() if history.is_file() else "",
         "steps": state["step"],
         "scenes": state["scenes"],
         "minutes": round(state["seconds"] / 60.0, 1),

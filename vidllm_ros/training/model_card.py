@@ -133,6 +133,7 @@ bfloat16, {size_bytes / 1e6:.1f} MB.
 | steps | {training["steps"]}, {data["frames_per_batch"]} frames a step at most |
 | time | {training["minutes"]:.0f} minutes of wall time |
 | hardware | {training.get("hardware", "not recorded")} |
+| changed on the way | {training.get("history") or "nothing"} |
 | optimizer | {recipe["optimizer"]["name"]}, {recipe["optimizer"]["schedule"]}, averaged weights |
 
 ## Measured on {measured}
