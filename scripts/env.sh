@@ -28,6 +28,9 @@ if [ -z "${ROS_DISTRO:-}" ] && [ -d "$_venv/share/rclpy" ]; then
   export _ROS_WHEELS_BOOTSTRAP_COMPLETE
 fi
 
+# Threads of the network that wait must not spin: beside other work on the same cores they would starve it and themselves.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+
 for _prefix in "$VIDLLM_ROOT"/install/*; do
   [ -d "$_prefix/share" ] || continue
   _prepend AMENT_PREFIX_PATH "$_prefix"
