@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +21,7 @@ import typer
 from vidllm_ros.cli.command import note, run_command
 
 if TYPE_CHECKING:
-    from vidllm_ros.data.samples import SceneSample
+    from vidllm_ros.data.samples import Question, SceneSample
     from vidllm_ros.evaluation.benchmark import TextOnly
     from vidllm_ros.network.vidllm import VidLLM
 
@@ -37,7 +37,7 @@ def evaluate(
     training_rooms: Annotated[
         Path | None, typer.Option(help="Rendered training rooms for the baselines; else rendered.")
     ] = None,
-    baseline_rooms: Annotated[int, typer.Option(help="How many of them.")] = 100,
+    baseline_rooms: Annotated[int, typer.Option(help="How many of them.")] = 400,
     text_only_minutes: Annotated[
         float, typer.Option(help="Training time of the text-only answerer; 0 leaves it out.")
     ] = 3.0,
@@ -55,9 +55,10 @@ def evaluate(
 
     network = VidLLM.from_pretrained(model)
     note("fitting the baselines on training rooms")
-    rooms = list(load_training_rooms(training_rooms, baseline_rooms, frames))
-    baselines = fit_baselines(rooms)
-    text_only = train_text_only(network, rooms, text_only_minutes)
+    questions: list[Question] = []
+    rooms = load_training_rooms(training_rooms, baseline_rooms, frames)
+    baselines = fit_baselines(noting_questions(rooms, questions))
+    text_only = train_text_only(network, questions, text_only_minutes)
     tally, started = Tally(), time.monotonic()
     for seed in track(range(first, last), description="rooms"):
         measure_room(tally, network, make_scene(seed, frames=frames), baselines, text_only)
@@ -105,15 +106,23 @@ def load_training_rooms(folder: Path | None, count: int, frames: int) -> Iterato
     yield from (load_sample(file) for file in files)
 
 
+def noting_questions(
+    rooms: Iterable[SceneSample], questions: list[Question]
+) -> Iterator[SceneSample]:
+    """Pass rooms on, one in memory at a time, and keep what is asked about them."""
+    for room in rooms:
+        questions += room.questions
+        yield room
+
+
 def train_text_only(
-    network: VidLLM, rooms: Sequence[SceneSample], minutes: float
+    network: VidLLM, questions: Sequence[Question], minutes: float
 ) -> TextOnly | None:
-    """Train the answerer that never sees a scene, on the questions of these rooms."""
+    """Train the answerer that never sees a scene, on these questions."""
     if minutes <= 0:
         return None
     from vidllm_ros.evaluation.text_only import TextOnlyAnswerer
 
-    questions = [question for room in rooms for question in room.questions]
     note(f"training the text-only answerer on {len(questions)} questions")
     answerer = TextOnlyAnswerer(network.config.language_config(), network.language.tokenizer)
     loss = answerer.fit(questions, minutes)
