@@ -11,6 +11,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +22,20 @@ from vidllm_ros.cli.command import note, run_command
 COMMANDS_FILE = "commands.json"
 
 
+class ExportedWeights(str, Enum):
+    """Which weights of a checkpoint are shipped."""
+
+    AVERAGE = "average"
+    LAST = "last"
+
+
 def train(
     config: Annotated[Path, typer.Option(help="Recipe, a file of config/train/.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; an unfinished one goes on.")],
-    export: Annotated[
-        Path | None, typer.Option(help="Write the averaged weights here when done.")
-    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Write the weights here when done.")] = None,
+    weights: Annotated[
+        ExportedWeights, typer.Option(help="Which weights: averaged over the run, or the last.")
+    ] = ExportedWeights.AVERAGE,
     export_only: Annotated[
         bool, typer.Option(help="Write what the newest checkpoint holds and do not train.")
     ] = False,
@@ -52,15 +61,20 @@ def train(
         state = trainer.run(steps or None)
         note(f"step {state.step}, {state.scenes} scenes, {state.seconds / 60:.1f} minutes")
     if export is not None:
-        ship(out, export, report)
+        ship(out, export, report, weights)
 
 
-def ship(run: Path, target: Path, report: Path | None) -> None:
+def ship(
+    run: Path,
+    target: Path,
+    report: Path | None,
+    weights: ExportedWeights = ExportedWeights.AVERAGE,
+) -> None:
     """Export the newest checkpoint of a run; with a report, write the card too."""
     from vidllm_ros.training.export import check_size, export_model
     from vidllm_ros.training.model_card import count_parameters, write_card
 
-    export_model(run, target)
+    export_model(run, target, is_averaged=weights is ExportedWeights.AVERAGE)
     size = check_size(target)
     note(f"{target}: {size / 1e6:.1f} MB")
     if report is not None:

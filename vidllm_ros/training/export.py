@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a checkpoint to a folder people can use: averaged weights in bfloat16, and a card.
+"""From a checkpoint to a folder people can use: its weights in bfloat16, and a card.
 
 The point head is left out (depth and poses give the points), as are the heads that only taught.
 The card's numbers are filled in from report.json by code, never by hand. Next: model_card.py.
@@ -28,12 +28,14 @@ HISTORY = "history.txt"
 """In a run's folder: what a person changed on the way, in words, for the card."""
 
 
-def export_model(run: str | Path, out: str | Path) -> Path:
-    """Write the averaged weights of a run's newest checkpoint as a model folder.
+def export_model(run: str | Path, out: str | Path, is_averaged: bool = True) -> Path:
+    """Write the weights of a run's newest checkpoint as a model folder.
 
     Args:
         run: folder of the run.
         out: folder to fill; files in it that are not the model's (a card) stay.
+        is_averaged: the averaged weights rather than the last ones. An average lags behind: where
+            a loss falls late in a short run, the last ones are better.
 
     Returns:
         the folder.
@@ -48,14 +50,16 @@ def export_model(run: str | Path, out: str | Path) -> Path:
     config = VidLLMConfig.from_pretrained(home / MODEL_FOLDER)
     config.point_head = False
     model = VidLLM(config)
-    weights = saved["average"]["weights"] if saved["average"] else model_part(saved["stage"])
+    average = saved["average"] if is_averaged else None
+    weights = average["weights"] if average else model_part(saved["stage"])
     kept = {name: value for name, value in weights.items() if not name.startswith("point_head.")}
     model.load_state_dict(kept)
     model.language.attach_tokenizer(PreTrainedTokenizerFast.from_pretrained(home / MODEL_FOLDER))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as beside:
         model.save_pretrained(beside, dtype=torch.bfloat16)
-        described = json.dumps(facts(home, saved), indent=1) + "\n"
+        known = {**facts(home, saved), "weights": "averaged" if average else "last"}
+        described = json.dumps(known, indent=1) + "\n"
         (Path(beside) / EXPORT_FACTS).write_text(described)
         replace_files(Path(beside), target)
     return target

@@ -134,7 +134,8 @@ bfloat16, {size_bytes / 1e6:.1f} MB.
 | time | {training["minutes"]:.0f} minutes of wall time |
 | hardware | {training.get("hardware", "not recorded")} |
 | changed on the way | {training.get("history") or "nothing"} |
-| optimizer | {recipe["optimizer"]["name"]}, {recipe["optimizer"]["schedule"]}, averaged weights |
+| optimizer | {recipe["optimizer"]["name"]}, {recipe["optimizer"]["schedule"]} |
+| weights | {training.get("weights", "averaged")} |
 
 ## Measured on {measured}
 
