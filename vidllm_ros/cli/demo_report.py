@@ -71,8 +71,9 @@ def write_report(
         "objects": recording.windows[-1].get("objects", []),
         "timings": {**recording.timings_s(), "demo_until_report": elapsed_s},
     }
-    said = f"{right} of {len(answered)} answers right" if answered else "truth not known"
-    draw_overview(folder / "overview.png", scene_views(recording, camera.truth), camera.name)
+    said = f"{right} of {len(answered)} answers right" if answered else "answers unchecked"
+    heading = f"{camera.name}: {said}"
+    draw_overview(folder / "overview.png", scene_views(recording, camera.truth), heading)
     draw_frames(folder / "frames.png", seen_frames(settings, recording))
     shutil.copyfile(outcome.map_ply, folder / "scene.ply")
     write_json(folder / "report.json", report)
