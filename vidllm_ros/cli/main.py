@@ -40,6 +40,9 @@ SUB_COMMANDS = {
     "evaluate": SubCommand(
         "evaluate", "Measure a model on a benchmark, beside trivial baselines."
     ),
+    "calibrate": SubCommand(
+        "calibrate", "Choose the score from which a model reports boxes, and store it."
+    ),
 }
 
 
