@@ -33,6 +33,7 @@ def room():
 
 def test_room_knows_its_truth(room):
     truth = room.truth
+    assert not room.is_of_training
     assert len(truth.stamps_ns) == room.frames == 36
     assert truth.outline is not None
     assert truth.outline.shape == (4, 2)

@@ -70,7 +70,7 @@ class Camera(Protocol):
 
 
 class RoomCamera:
-    """A walk through a rendered room that no training has seen."""
+    """A walk through a rendered room; seeds of the test split are rooms no training has seen."""
 
     def __init__(self, seed: int) -> None:
         height, width = ROOM_SIZE
@@ -78,6 +78,7 @@ class RoomCamera:
             seed, frames=ROOM_FRAMES, height=height, width=width
         )
         self.name = f"SynthRooms {seed}"
+        self.is_of_training = synthrooms.split_of(seed) == "train"
         self.frames: int | None = len(self.sample)
         self.fault: BaseException | None = None
         self.truth: Truth | None = Truth(

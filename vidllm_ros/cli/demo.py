@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vidllm_ros.cli.cameras import Camera
 
 UNSEEN_ROOM = 2_000_024  # the walk shows most of the living room
+FIRST_UNSEEN = 2_000_000
 WINDOW = 32
 OUTPUTS = ("overview.png", "frames.png", "scene.ply", "report.json")
 
@@ -87,7 +88,10 @@ def open_camera(room: int, source: Path | None, asked: tuple[str, ...]) -> Camer
         return FilmCamera(source, WINDOW, asked)
     if asked:
         note("--ask: goes with --input; a room is asked what its truth can answer")
-    return RoomCamera(room)
+    camera = RoomCamera(room)
+    if camera.is_of_training:
+        note(f"--room: training may have seen room {room}; unseen ones begin at {FIRST_UNSEEN}")
+    return camera
 
 
 @contextmanager
