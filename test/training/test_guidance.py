@@ -39,6 +39,7 @@ def batch() -> SceneBatch:
         T_world_camera=poses,
         patch_labels=empty,
         patch_colors=empty,
+        patch_objects=empty,
         dense_frames=empty,
         boxes=(),
         sentences=(),

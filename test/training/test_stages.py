@@ -22,7 +22,7 @@ from vidllm_ros.data.synthrooms.storage import save_sample
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.structures import Frames, GroundedBox
-from vidllm_ros.training import build, model_card, optimizer, recipe, stages
+from vidllm_ros.training import build, model_card, optimizer, recipe, stages, words, words_stage
 
 COLORS = ("red", "blue")
 TINY = {
@@ -202,14 +202,14 @@ def test_language_loss_is_the_mean_over_learnt_tokens():
     plain = [
         functional.cross_entropy(logits[b, t], labels[b, t]) for b, t in ((0, 1), (0, 3), (1, 0))
     ]
-    assert stages.language_loss(logits, labels) == pytest.approx(sum(plain).item() / 3, rel=1e-5)
+    assert words.language_loss(logits, labels) == pytest.approx(sum(plain).item() / 3, rel=1e-5)
     nothing = torch.full_like(labels, -100)
-    assert stages.language_loss(logits, nothing).item() == 0.0
+    assert words.language_loss(logits, nothing).item() == 0.0
 
 
 def test_box_batch_keeps_order_and_repeats(batch):
-    targets = stages.box_targets(batch)
-    boxes = stages.box_batch(targets, [(1, 0, 1), ()])
+    targets = words.box_targets(batch)
+    boxes = words.box_batch(targets, [(1, 0, 1), ()])
     assert boxes.center.shape == (2, 3, 3)
     assert torch.equal(boxes.center[0], targets[0].center[[1, 0, 1]])
     assert torch.equal(boxes.size[1], torch.ones(3, 3))
@@ -287,3 +287,34 @@ def test_recipes_of_the_repository_are_whole():
     for path in sorted((Path(__file__).parents[2] / "config" / "train").glob("*.yaml")):
         made = recipe.load_recipe(path)
         assert VidLLMConfig(**dict(made.model)).patch_size == 14
+
+
+def test_words_learn_from_frozen_geometry_and_look_at_the_evidence(model, batch):
+    made = make_recipe(
+        losses=recipe.LossRecipe(guide_evidence=1.0), evidence_layer=1, replay_scenes=3
+    )
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    stage = words_stage.WordsStage(model, made)
+    mover = optimizer.Optimizer(
+        stage, recipe.OptimizerRecipe(lr=3e-3, schedule="constant", warmup=0.01)
+    )
+    outputs = []
+    for _ in range(25):
+        outputs.append(stage(batch, 0.0))
+        outputs[-1].loss.backward()
+        mover.step(0.5)
+    assert [o.scenes for o in outputs[:2]] == [2, 3]
+    for term in ("language", "guide_evidence", "given_match"):
+        assert outputs[-1].terms[term] < 0.7 * outputs[0].terms[term], term
+    for name, value in model.state_dict().items():
+        is_learning = name.split(".")[0] in words_stage.LEARNING
+        assert is_learning or torch.equal(value, before[name]), name
+
+
+def test_evidence_is_the_share_of_patches(model, batch):
+    stage = words_stage.WordsStage(model, make_recipe())
+    scene = stage.look(batch)[0]
+    assert scene.evidence.shape == (len(scene.tokens), 2)
+    assert float(scene.evidence.min()) >= 0.0
+    assert float(scene.evidence.sum(1).max()) <= 1.0 + 1e-5
+    assert float(scene.evidence.max()) > 0.3

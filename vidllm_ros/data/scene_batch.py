@@ -70,6 +70,7 @@ class SceneBatch:
         K: (B, S, 3, 3), px.
         T_world_camera: (B, S, 4, 4), m; the first is the identity.
         patch_labels, patch_colors: majority of each patch, (B, S, N), -100 where unknown.
+        patch_objects: id of the object most of a patch shows, (B, S, N), -100 for none.
         dense_frames: frames the dense heads shall see, (F,), ascending.
         boxes, sentences, scene_ids: one a scene.
         index: number of the batch.
@@ -82,6 +83,7 @@ class SceneBatch:
     T_world_camera: Tensor
     patch_labels: Tensor
     patch_colors: Tensor
+    patch_objects: Tensor
     dense_frames: Tensor
     boxes: tuple[Boxes, ...]
     sentences: tuple[tuple[Sentence, ...], ...]
@@ -283,6 +285,11 @@ def batch_samples(
                 "patch_colors": patch_majority(
                     color_ids(sample, settings.colors), settings.patch_size, len(settings.colors)
                 ),
+                "patch_objects": patch_majority(
+                    sample.instance_ids,
+                    settings.patch_size,
+                    int(sample.instance_ids.max(initial=0)) + 1,
+                ),
                 "boxes": window_boxes(sample, T_window_room),
                 "sentences": build_sentences(sample, settings, rng),
             }
@@ -297,6 +304,7 @@ def batch_samples(
             "T_world_camera",
             "patch_labels",
             "patch_colors",
+            "patch_objects",
         )
     }
     wanted = frames if settings.dense_frames <= 0 else min(settings.dense_frames, frames)

@@ -37,6 +37,7 @@ from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.stages import JointStage
 from vidllm_ros.training.trainer import Trainer, seed_everything
+from vidllm_ros.training.words_stage import WordsStage
 
 TOKENIZER_ROOMS = 200
 MODEL_FOLDER = "model"
@@ -169,12 +170,16 @@ def build_trainer(recipe: Recipe, folder: str | Path) -> Trainer:
         model = build_model(recipe, home / MODEL_FOLDER, settings)
     if state.is_main_process:
         (home / "recipe.yaml").write_text(yaml.safe_dump(recipe.as_dict(), sort_keys=False))
-    if recipe.stage != "joint":
+    if recipe.stage == "distil":
         raise ValueError(
-            "stage: expected 'joint' for a run from a file, got 'distil'; stage 1 takes its "
+            "stage: expected 'joint' or 'words' for a run from a file, got 'distil'; it takes its "
             "teachers from code: build a DistilStage and hand it to Trainer"
         )
-    stage = JointStage(model, recipe, len(LABELS), len(COLORS))
+    stage: nn.Module
+    if recipe.stage == "words":
+        stage = WordsStage(model, recipe)
+    else:
+        stage = JointStage(model, recipe, len(LABELS), len(COLORS))
     batches = SceneBatches(
         build_source(recipe),
         annotate_frames,

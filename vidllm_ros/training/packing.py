@@ -26,14 +26,16 @@ class SpokenScenes:
         text: as the network takes it.
         phrases: per scene, the object ids of every <loc>, in order.
         boxes: per scene, the object id of every <box>, in order.
+        evidence: per scene, per segment, the ids of the objects it rests on.
     """
 
     text: PackedText
     phrases: tuple[tuple[tuple[int, ...], ...], ...]
     boxes: tuple[tuple[int, ...], ...]
+    evidence: tuple[tuple[tuple[int, ...], ...], ...]
 
     def to(self, device: torch.device) -> SpokenScenes:
-        return SpokenScenes(self.text.to(device), self.phrases, self.boxes)
+        return SpokenScenes(self.text.to(device), self.phrases, self.boxes, self.evidence)
 
 
 def choose_sentences(
@@ -83,4 +85,5 @@ def pack_sentences(
         pack_segments(tokenizer, segments),
         tuple(tuple(s.object_ids for s in said if s.kind == "phrase") for said in chosen),
         tuple(tuple(s.object_ids[0] for s in said if s.kind == "caption") for said in chosen),
+        tuple(tuple(s.object_ids for s in said) for said in chosen),
     )

@@ -16,7 +16,7 @@ import yaml
 
 from vidllm_ros.training.grounding_losses import GroundingWeights
 
-STAGES = ("joint", "distil")
+STAGES = ("joint", "distil", "words")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd", "constant")
 PRECISIONS = ("no", "bf16")
@@ -127,6 +127,7 @@ class LossRecipe:
         oracle_label, oracle_color: the dense semantic target known in rendered rooms.
         guide_attention, guide_ray, guide_point, guide_camera: correspondences and places
             the truth knows (guidance.py).
+        guide_evidence: where an answer's objects are among the scene tokens (words.py).
         distil_geometry, distil_semantic, distil_structure: eq. 5, for stage 1; the last is lambda.
         match_repeats: queries an object gets at the inner decoder layers.
         boxes: terms of the box losses.
@@ -146,6 +147,7 @@ class LossRecipe:
     guide_ray: float = 0.0
     guide_point: float = 0.0
     guide_camera: float = 0.0
+    guide_evidence: float = 0.0
     distil_geometry: float = 1.0
     distil_semantic: float = 1.0
     distil_structure: float = 1.0
@@ -162,7 +164,10 @@ class Recipe:
 
     Attributes:
         model: fields of `VidLLMConfig` that differ from its defaults.
-        stage: "joint" (stage 2, or all at once) or "distil" (stage 1).
+        stage: "joint" (stage 2, or all at once), "distil" (stage 1) or "words" (language branch
+            alone, on frozen geometry).
+        replay_scenes, replay_buffer: scenes a step of the words stage, and scenes it remembers.
+        evidence_layer: of the language model, whose head is guided to the evidence.
         total_steps: length of the schedule, batches.
         max_minutes: wall time after which the schedule has ended too; 0 leaves time out.
         own_geometry: (from, until) progress over which the 3D patches switch from the true
@@ -177,6 +182,9 @@ class Recipe:
     seed: int = 0
     model: Mapping[str, Any] = field(default_factory=dict)
     stage: str = "joint"
+    replay_scenes: int = 6
+    replay_buffer: int = 256
+    evidence_layer: int = 2
     total_steps: int = 2_000
     max_minutes: float = 0.0
     own_geometry: tuple[float, float] = (0.25, 0.75)

@@ -8,19 +8,13 @@ way: language and grounding see detached geometry. Next: trainer.py, which drive
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from vidllm_ros.data.scene_batch import IGNORED, SceneBatch
-from vidllm_ros.network.box_features import BoxBatch
+from vidllm_ros.data.scene_batch import SceneBatch
 from vidllm_ros.network.camera_head import encode_pose
 from vidllm_ros.network.metric_geometry import GeometryOutput
-from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.network.vidllm import VidLLM
-from vidllm_ros.training import grounding_losses as grounding
 from vidllm_ros.training import losses
 from vidllm_ros.training.distillation import OracleTeacher, TeacherHeads
 from vidllm_ros.training.guidance import (
@@ -30,24 +24,9 @@ from vidllm_ros.training.guidance import (
     patch_truth,
     watch,
 )
-from vidllm_ros.training.packing import SpokenScenes, pack_sentences
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.trainer import StageOutput
-
-PADDED_LOGIT = -30.0
-
-
-class Terms:
-    """Weighted sum of losses that remembers each."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.total = like.new_zeros((), dtype=torch.float32)
-        self.values: dict[str, float] = {}
-
-    def add(self, name: str, loss: Tensor, weight: float = 1.0) -> None:
-        if weight:
-            self.total = self.total + weight * loss
-            self.values[name] = float(loss.detach())
+from vidllm_ros.training.words import Terms, box_targets, word_losses
 
 
 def own_geometry_share(progress: float, recipe: Recipe) -> float:
@@ -108,16 +87,6 @@ def reconstruction_losses(
         terms.values["pose_rotation"] = float(turn)
 
 
-def box_targets(batch: SceneBatch) -> list[grounding.BoxTargets]:
-    """Objects of every scene with their yaw made canonical."""
-    targets = []
-    for boxes in batch.boxes:
-        rotation, size = grounding.canonical_yaw(boxes.rotation, boxes.size)
-        target = grounding.BoxTargets(boxes.center, size, rotation, boxes.object_ids, boxes.labels)
-        targets.append(target.to(batch.images.device))
-    return targets
-
-
 class JointStage(nn.Module):
     """All of the network at once: the paper's stage 2, or a single-stage run.
 
@@ -170,7 +139,7 @@ class JointStage(nn.Module):
                     semantic, batch.depth, batch.K, batch.T_world_camera, batch.valid
                 )
             )
-            self._language(terms, scene, batch)
+            word_losses(terms, self.model, self.recipe, scene, box_targets(batch), batch.sentences)
         return StageOutput(terms.total, terms.values, len(batch.scene_ids))
 
     def _guide(
@@ -191,121 +160,6 @@ class JointStage(nn.Module):
         terms.add("guide_ray", errors.ray, weights.guide_ray)
         terms.add("guide_point", errors.point, weights.guide_point)
         terms.add("guide_camera", errors.camera, weights.guide_camera)
-
-    def _language(self, terms: Terms, scene: ScenePatches, batch: SceneBatch) -> None:
-        """Add language and grounding losses."""
-        weights = self.recipe.losses
-        targets = box_targets(batch)
-        spoken = pack_sentences(
-            self.model.language.tokenizer,
-            batch.sentences,
-            [target.object_ids for target in targets],
-            self.recipe.data.text_tokens,
-        ).to(scene.tokens.device)
-        told = self.model.box_features.embeds(
-            scene.tokens, scene.positions, scene.mask, box_batch(targets, spoken.boxes)
-        )
-        embeds = self.model.projector(scene.tokens)
-        read = self.model.language.packed_forward(embeds, scene.mask, spoken.text, told)
-        terms.add("language", language_loss(read.logits, spoken.text.labels), weights.language)
-        if weights.grounding:
-            loc_hidden = spoken.text.at_loc(read.hidden)
-            self._grounding(terms, scene, spoken, loc_hidden, targets)
-
-    def _grounding(
-        self,
-        terms: Terms,
-        scene: ScenePatches,
-        spoken: SpokenScenes,
-        loc_hidden: Tensor,
-        targets: list[grounding.BoxTargets],
-    ) -> None:
-        """Add box and phrase losses."""
-        weights = self.recipe.losses
-        boxes = weights.boxes
-        proposals = self.model.grounding.propose(scene.tokens, scene.positions, scene.mask)
-        pairs: list[tuple[Tensor, Tensor]] = []
-        for number, layer in enumerate(proposals.layers):
-            is_last = layer is proposals.last
-            result, pairs = grounding.box_losses(
-                layer,
-                proposals.mask,
-                targets,
-                boxes,
-                1 if is_last else weights.match_repeats,
-            )
-            share = weights.grounding / len(proposals.layers)
-            terms.add(f"boxes_{number}", result.total(boxes), share)
-            terms.values["box_center"] = float(result.center.detach())
-            terms.values["box_diou"] = 1.0 - float(result.diou.detach())
-        logits = self.model.grounding.match(proposals.features, loc_hidden)
-        logits = logits.masked_fill(~proposals.mask[:, None], PADDED_LOGIT)
-        wanted, real = grounding.match_targets(
-            pairs, targets, spoken.phrases, tuple(logits.shape), logits.device
-        )
-        self._match(terms, "", logits, wanted, real)
-        given = box_batch(targets, [target.object_ids for target in targets])
-        features = self.model.box_features.features(
-            scene.tokens, scene.positions, scene.mask, given
-        )
-        logits = self.model.grounding.match(features, loc_hidden)
-        straight = [(torch.arange(len(t), device=logits.device),) * 2 for t in targets]
-        padded = torch.tensor([len(t) for t in targets], device=logits.device)
-        absent = torch.arange(logits.shape[-1], device=logits.device) >= padded[:, None]
-        logits = logits.masked_fill(absent[:, None], PADDED_LOGIT)
-        wanted, real = grounding.match_targets(
-            straight, targets, spoken.phrases, tuple(logits.shape), logits.device
-        )
-        self._match(terms, "given_", logits, wanted, real)
-
-    def _match(
-        self, terms: Terms, name: str, logits: Tensor, wanted: Tensor, real: Tensor
-    ) -> None:
-        """Add the losses of phrases against boxes, and note how often the best box is right."""
-        weights = self.recipe.losses
-        sigmoid, contrast = grounding.match_losses(logits, wanted, real)
-        terms.add(f"{name}match", sigmoid, weights.boxes.match * weights.grounding)
-        terms.add(f"{name}contrast", contrast, weights.boxes.contrast * weights.grounding)
-        named = real & (wanted.sum(-1) > 0)
-        if bool(named.any()):
-            best = logits.detach()[named].argmax(-1, keepdim=True)
-            terms.values[f"{name}match_top1"] = float(wanted[named].gather(-1, best).mean())
-
-
-def box_batch(
-    targets: Sequence[grounding.BoxTargets], object_ids: Sequence[Sequence[int]]
-) -> BoxBatch:
-    """Boxes of these objects, padded to the longest list with unit boxes at the origin.
-
-    Args:
-        targets: objects of every scene.
-        object_ids: per scene, whose boxes are wanted, in order; repeats are welcome.
-    """
-    longest = max(1, *(len(ids) for ids in object_ids))
-    device = targets[0].center.device
-    center = torch.zeros(len(targets), longest, 3, device=device)
-    size = torch.ones(len(targets), longest, 3, device=device)
-    rotation = torch.eye(3, device=device).repeat(len(targets), longest, 1, 1)
-    for i, (target, ids) in enumerate(zip(targets, object_ids, strict=True)):
-        if len(ids):
-            rows = [target.object_ids.index(object_id) for object_id in ids]
-            center[i, : len(ids)] = target.center[rows]
-            size[i, : len(ids)] = target.size[rows]
-            rotation[i, : len(ids)] = target.rotation[rows]
-    return BoxBatch(center, size, rotation)
-
-
-def language_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of every token to be learnt, mean over them.
-
-    Args:
-        logits: (B, L, V).
-        labels: the token to be predicted at each place, -100 where none, (B, L).
-    """
-    truth = labels.flatten()
-    count = (truth != IGNORED).sum().clamp(min=1)
-    guess = logits.float().flatten(0, 1)
-    return functional.cross_entropy(guess, truth, ignore_index=IGNORED, reduction="sum") / count
 
 
 class DistilStage(nn.Module):

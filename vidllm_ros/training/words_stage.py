@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Teach words and boxes on the geometry the network really has: everything before them stays.
+
+The joint stage sees a scene once and pays for its geometry each time. Here the frozen network
+turns windows into pooled 3D patches without a gradient, a buffer keeps the newest, and language
+model, projector and box decoder learn from several of them a step, each time with other sentences.
+What they read is what they will read on a robot: poses and depth with their errors.
+Source: ours (docs/deviations.md). Next: trainer.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vidllm_ros.data.scene_batch import SceneBatch, Sentence
+from vidllm_ros.network.patches3d import (
+    ScenePatches,
+    lift_patches,
+    patch_center_depth,
+    pool_voxels,
+)
+from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.training.grounding_losses import BoxTargets
+from vidllm_ros.training.recipe import Recipe
+from vidllm_ros.training.trainer import StageOutput
+from vidllm_ros.training.words import Terms, box_targets, word_losses
+
+LEARNING = ("projector", "language", "grounding", "box_features")
+
+
+@dataclass(frozen=True)
+class PooledScene:
+    """One window as the language branch reads it.
+
+    Attributes:
+        tokens: (M, C).
+        positions: (M, 3), m.
+        evidence: share of each token's patches that show each object, (M, O).
+        targets: the O objects.
+        sentences: everything there is to say.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    evidence: Tensor
+    targets: BoxTargets
+    sentences: tuple[Sentence, ...]
+
+
+class WordsStage(nn.Module):
+    """Freeze the geometry, replay pooled scenes, teach the language branch.
+
+    Args:
+        model: the network.
+        recipe: weights; `replay_scenes` and `replay_buffer` size a step and the memory.
+    """
+
+    def __init__(self, model: VidLLM, recipe: Recipe) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.buffer: list[PooledScene] = []
+        model.requires_grad_(False)
+        for name in LEARNING:
+            getattr(model, name).requires_grad_(True)
+
+    def forward(self, batch: SceneBatch, progress: float) -> StageOutput:
+        """Look at new windows, then learn from them and from some seen before."""
+        fresh = self.look(batch)
+        old = min(self.recipe.replay_scenes - len(fresh), len(self.buffer))
+        order = torch.randperm(len(self.buffer))[: max(old, 0)].tolist()
+        scenes = [*fresh, *(self.buffer[i] for i in order)]
+        self.buffer = [*self.buffer, *fresh][-self.recipe.replay_buffer :]
+        terms = Terms(batch.images)
+        word_losses(
+            terms,
+            self.model,
+            self.recipe,
+            join_scenes(scenes),
+            [scene.targets for scene in scenes],
+            [shuffled(scene.sentences) for scene in scenes],
+            pad([scene.evidence for scene in scenes]),
+        )
+        return StageOutput(terms.total, terms.values, len(scenes))
+
+    @torch.no_grad()
+    def look(self, batch: SceneBatch) -> list[PooledScene]:
+        """Turn windows into pooled scenes by the network's own geometry."""
+        output = self.model.geometry(batch.images)
+        metric = self.model.metric_geometry(output)
+        scene = self.model.scene_tokens(
+            output.adapter.semantic,
+            metric.depth,
+            metric.K,
+            metric.T_world_camera,
+            metric.valid,
+        )
+        targets = box_targets(batch)
+        shown = shows(batch.patch_objects, targets)
+        size = self.model.config.patch_size
+        depth, good = patch_center_depth(metric.depth.float(), metric.valid, size)
+        points = lift_patches(depth, metric.K.float(), metric.T_world_camera.float(), size)
+        flat = ScenePatches(
+            shown.flatten(1, 2), points.flatten(1, 2), good.flatten(2).flatten(1, 2)
+        )
+        config = self.model.config
+        evidence = pool_voxels(flat, config.voxel_size_m, config.max_scene_tokens)
+        if evidence.mask.shape != scene.mask.shape:
+            raise AssertionError("evidence and tokens were pooled differently")
+        return [
+            PooledScene(
+                scene.tokens[i, real].float(),
+                scene.positions[i, real],
+                evidence.tokens[i, real][:, : len(targets[i])],
+                targets[i],
+                batch.sentences[i],
+            )
+            for i, real in enumerate(scene.mask)
+        ]
+
+
+def shows(patch_objects: Tensor, targets: Sequence[BoxTargets]) -> Tensor:
+    """Say which target each patch shows, (B, S, N, O), 0 or 1.
+
+    Args:
+        patch_objects: object id of each patch, (B, S, N), -100 for none.
+        targets: objects of every scene.
+    """
+    most = max(1, *(len(target) for target in targets))
+    shown = torch.zeros(*patch_objects.shape, most, device=patch_objects.device)
+    for i, target in enumerate(targets):
+        for column, object_id in enumerate(target.object_ids):
+            shown[i, ..., column] = (patch_objects[i] == object_id).float()
+    return shown
+
+
+def pad(rows: Sequence[Tensor]) -> Tensor:
+    """Stack (M, O) tables of several sizes, zeros behind: (B, M, O)."""
+    height = max(len(row) for row in rows)
+    width = max(1, *(row.shape[1] for row in rows))
+    out = rows[0].new_zeros(len(rows), height, width)
+    for i, row in enumerate(rows):
+        out[i, : row.shape[0], : row.shape[1]] = row
+    return out
+
+
+def join_scenes(scenes: Sequence[PooledScene]) -> ScenePatches:
+    """Pad scenes to one batch."""
+    counts = torch.tensor([len(scene.tokens) for scene in scenes])
+    mask = torch.arange(int(counts.max())) < counts[:, None]
+    device = scenes[0].tokens.device
+    return ScenePatches(
+        pad([scene.tokens for scene in scenes]),
+        pad([scene.positions for scene in scenes]),
+        mask.to(device),
+    )
+
+
+def shuffled(sentences: Sequence[Sentence]) -> list[Sentence]:
+    """Return the sentences in a new order: the packer takes those that fit."""
+    return [sentences[i] for i in torch.randperm(len(sentences)).tolist()]
