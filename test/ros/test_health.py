@@ -15,7 +15,9 @@ def test_rate_and_drops() -> None:
         health.frame_received(10 + i * 0.1, 0.02)
     health.frame_used(11.0)
     health.frame_dropped("data", "torn")
+    health.frames_lost(4)
     report = health.input_report(11.5)
+    assert report.lost == 4
     assert report.received == 11
     assert report.rate_hz == pytest.approx(10.0)
     assert report.dropped == {"data": 1}

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from ros_harness import FRAME_ID, STEP_NS
+from ros_harness import FRAME_ID, STEP_NS, wait_until
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vidllm_ros.ros.conversions import image_from_rgb
@@ -54,9 +54,12 @@ def test_bad_images_are_dropped_and_counted(start: Callable[..., Any]) -> None:
     for fields in BAD.values():
         harness.stamp_ns += STEP_NS
         harness.send(image(header(harness.stamp_ns, FRAME_ID), **fields))
-    report = harness.node._health.input_report(0.0)
-    assert sum(report.dropped.values()) >= len(BAD)
-    assert {"image", "step", "data", "encoding", "size"} <= set(report.dropped)
+    health = harness.node._health
+    wait_until(
+        lambda: sum(health.input_report(0.0).dropped.values()) >= len(BAD), "all are dropped"
+    )
+    causes = set(health.input_report(0.0).dropped)
+    assert {"image", "step", "data", "encoding", "size"} <= causes
     harness.feed(3)
     harness.wait_windows(1)
     status = harness.node._engine._session.newest
@@ -71,8 +74,9 @@ def test_bad_compressed_images_are_dropped(start: Callable[..., Any]) -> None:
         message = CompressedImage(header=header(harness.stamp_ns, FRAME_ID), format="jpeg")
         message.data.frombytes(data)
         harness.send(message, "image/compressed")
+    health = harness.node._health
+    wait_until(lambda: health.input_report(0.0).dropped.get("data", 0) >= 4, "four drops")
     assert harness.state == "active"
-    assert harness.node._health.input_report(0.0).dropped["data"] >= 4
 
 
 @pytest.mark.parametrize("encodings", [sorted(ENCODINGS)[::2], sorted(ENCODINGS)[1::2]])

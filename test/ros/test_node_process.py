@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("vidllm_ros.msg", reason="the interfaces are not built")
+
+from rclpy.node import Node
+
+from vidllm_ros.ros.frame_stream import CameraFrame
+from vidllm_ros.ros.play import ImagePlayer
 
 pytestmark = pytest.mark.ros
 QUICK = ["backend:=standin", "window_size:=4", "window_stride:=2", "window_min_frames:=4"]
@@ -103,19 +109,19 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> float:
     return seconds / max(before, slowness())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_node_with_0(launch: Launch, number: signal.Signals) -> None:
-    node = launch("-m", "vidllm_ros.ros.node", *node_arguments())
-    read_until(node, "waiting for frames on /image")
-    assert stop(node, number) < 5
-
-
-def test_a_signal_in_the_middle_of_a_window(launch: Launch, tmp_path: Path) -> None:
+def test_sigterm_in_the_middle_of_a_window(launch: Launch, ros: None) -> None:
     node = launch("-c", STUCK, *node_arguments())
     read_until(node, "waiting for frames")
-    player = launch("-m", "vidllm_ros.ros.play", str(make_frames(tmp_path)), "--loop", "0")
-    read_until(node, "INSIDE")
-    player.kill()
+    camera = Node("camera")
+    player = ImagePlayer(camera)
+    assert player.wait_for_listener(PATIENCE_S, threading.Event())
+    inside = threading.Event()
+    threading.Thread(target=lambda: (read_until(node, "INSIDE"), inside.set())).start()
+    stamp_ns = 5_000_000_000
+    while not inside.wait(0.05):
+        stamp_ns += 100_000_000
+        player.publish(CameraFrame(stamp_ns, np.zeros((42, 56, 3), np.uint8), "cam"), stamp_ns)
+    camera.destroy_node()
     assert stop(node, signal.SIGTERM) < 5
 
 

@@ -103,6 +103,15 @@ def test_quality_of_service_is_as_tabled(start: Callable[..., Any]) -> None:
         assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
+def test_quality_of_service_can_be_overridden(start: Callable[..., Any]) -> None:
+    harness = start(**{"qos_overrides./image.subscription.reliability": "reliable"})
+    harness.wait_active()
+    (info,) = wait_until(lambda: harness.tester.get_subscriptions_info_by_topic("/image"), "image")
+    assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    harness.feed(4)
+    harness.wait_windows(1)
+
+
 def test_status_is_latched_and_the_path_is_capped(start: Callable[..., Any]) -> None:
     harness = start(max_path_poses=5)
     harness.wait_active()

@@ -19,12 +19,13 @@ from rclpy.lifecycle import LifecycleNode
 
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.callbacks import guarded
-from vidllm_ros.ros.health import Health, cause_of_silence
+from vidllm_ros.ros.health import Health, InputReport, cause_of_silence
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.qos import profile
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD_S = 1.0
+LOST_WORTH_A_WORD, LOST_SHARE = 10, 0.2
 
 
 @dataclass
@@ -109,6 +110,7 @@ class Diagnostics:
             "rate_hz": report.rate_hz,
             "received_frames": report.received,
             "dropped_frames": sum(report.dropped.values()),
+            "lost_in_transport": report.lost,
             "stamp_age_s": report.stamp_age_s,
         }
         values |= {f"dropped: {cause}": count for cause, count in report.dropped.items()}
@@ -125,6 +127,8 @@ class Diagnostics:
         age = report.stamp_age_s
         if age is not None and abs(age) > limits.stale_after_s:
             return WARN, _stale_words(age), values
+        if report.lost > max(LOST_WORTH_A_WORD, report.received * LOST_SHARE):
+            return WARN, _lost_words(report), values
         words = f"{report.rate_hz:.1f} Hz" if report.received else "waiting for the first frame"
         return OK, words, values
 
@@ -153,6 +157,14 @@ def _memory(situation: Situation) -> Part:
         "state": situation.state,
     }
     return OK, f"{mebibytes:.0f} MiB on {situation.device or 'no device yet'}", values
+
+
+def _lost_words(report: InputReport) -> str:
+    return (
+        f"the transport lost {report.lost} frames while {report.received} arrived: send "
+        "compressed or smaller images, make camera and node reliable (qos_overrides), or set "
+        "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA for both"
+    )
 
 
 def _stale_words(age_s: float) -> str:

@@ -25,6 +25,7 @@ class InputReport:
         stamp_age_s: clock minus stamp of the newest frame on arrival; None before the first.
         silence_s: since the last usable frame, or since activate; None while not active.
         last_drop: the newest cause in words.
+        lost: frames that the transport lost on the way, as far as the middleware knows.
     """
 
     received: int
@@ -33,6 +34,7 @@ class InputReport:
     stamp_age_s: float | None
     silence_s: float | None
     last_drop: str
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class _Input:
     stamp_age_s: float | None = None
     since: float | None = None
     last_drop: str = ""
+    lost: int = 0
 
 
 class Health:
@@ -104,6 +107,11 @@ class Health:
             self._input.last_drop = words
             return self._input.dropped[cause]
 
+    def frames_lost(self, total: int) -> None:
+        """Note how many frames the transport has lost in all."""
+        with self._lock:
+            self._input.lost = total
+
     def window_computed(self, seconds: float, skipped: int) -> None:
         """Note a finished window, and how many were skipped since configure."""
         with self._lock:
@@ -128,6 +136,7 @@ class Health:
                 stamp_age_s=state.stamp_age_s,
                 silence_s=None if state.since is None else now - state.since,
                 last_drop=state.last_drop,
+                lost=state.lost,
             )
 
     def window_report(self) -> WindowReport:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -109,16 +109,25 @@ class Inputs:
         callback: Callable[[Any], None],
         group: MutuallyExclusiveCallbackGroup,
     ) -> str:
-        events = SubscriptionEventCallbacks(incompatible_qos=self._note_incompatible(topic))
-        subscription = self._node.create_subscription(
-            topic.type,
-            topic.name,
-            guarded(self._node, topic.name, callback),
-            profile(topic.qos),
-            callback_group=group,
-            event_callbacks=events,
-            qos_overriding_options=overridable(),
-        )
+        def create(events: SubscriptionEventCallbacks) -> Any:
+            return self._node.create_subscription(
+                topic.type,
+                topic.name,
+                guarded(self._node, topic.name, callback),
+                profile(topic.qos),
+                callback_group=group,
+                event_callbacks=events,
+                qos_overriding_options=overridable(),
+            )
+
+        incompatible = self._note_incompatible(topic)
+        lost = self._note_lost if topic in (topics.IMAGE, topics.COMPRESSED) else None
+        try:
+            subscription = create(
+                SubscriptionEventCallbacks(incompatible_qos=incompatible, message_lost=lost)
+            )
+        except UnsupportedEventTypeError:  # not every middleware counts what it loses
+            subscription = create(SubscriptionEventCallbacks(incompatible_qos=incompatible))
         self._subscriptions.append(subscription)
         name: str = subscription.topic_name
         return name
@@ -131,6 +140,9 @@ class Inputs:
             self._complain(topic.name, "qos", f"a publisher offers an incompatible {policy}")
 
         return note
+
+    def _note_lost(self, event: Any) -> None:
+        self._health.frames_lost(event.total_count)
 
     # Frames
 

@@ -164,9 +164,12 @@ def load_backend(parameters: NodeParameters) -> LoadedBackend:
     dtype = choose_precision(parameters.precision, device)
     folder = find_model(parameters.model)
     _check_memory(folder, device, dtype)
-    # Here and not above: the stand-in starts without the seconds this import takes.
+    # Here and not above: the stand-in starts without the seconds these imports take.
+    from transformers.utils import logging as transformers_logging
+
     from vidllm_ros.network.checkpoint import load_vidllm
 
+    transformers_logging.disable_progress_bar()  # a node's log has lines, not bars
     try:
         model = load_vidllm(folder, device, dtype)
     except (FileNotFoundError, ValueError, OSError) as error:
