@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metric 3D perception and language from one camera: Vid-LLM (arXiv 2509.24385) as a ROS 2 node."""
+"""Metric 3D and language from one camera: Vid-LLM (arXiv 2509.24385) as a ROS 2 node."""
 
 from pkgutil import extend_path
 
