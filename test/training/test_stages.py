@@ -146,11 +146,10 @@ def joint(model: VidLLM, **changes: object) -> stages.JointStage:
     return stages.JointStage(model, make_recipe(**changes), len(LABELS), len(COLORS))
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
-def test_one_batch_is_learnt_by_heart(model, batch, name):
+def test_one_batch_is_learnt_by_heart(model, batch):
     stage = joint(model)
     mover = optimizer.Optimizer(
-        stage, recipe.OptimizerRecipe(name=name, lr=3e-3, schedule="constant", warmup=0.01)
+        stage, recipe.OptimizerRecipe(name="muon", lr=3e-3, schedule="constant", warmup=0.01)
     )
     first = last = None
     for _ in range(60):
