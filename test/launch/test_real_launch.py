@@ -73,7 +73,7 @@ def test_node_walks_to_active_and_ends_cleanly(tmp_path: Path) -> None:
             command, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            wait_for(log, "waiting for frames", process, 60)
+            wait_for(log, "waiting for frames", process, 120)
             process.send_signal(signal.SIGINT)
             assert process.wait(15) == 0, log.read_text(errors="replace")
         finally:
