@@ -45,6 +45,7 @@ PARAMETERS = """\
     backend: standin
     window_size: 4
     window_stride: 2
+    window_min_frames: 4
 """
 
 
