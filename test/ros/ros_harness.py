@@ -85,6 +85,14 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_
     raise AssertionError(f"not within {timeout_s:g} s: {what}")
 
 
+def slowness() -> float:
+    """How much longer than alone a computation takes on this machine now, at least 1."""
+    started, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < 0.1:
+        sum(range(1000))
+    return max(1.0, (time.monotonic() - started) / 0.1)
+
+
 class Harness:
     """The node under test, and another node that talks to it."""
 

@@ -20,6 +20,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("vidllm_ros.msg", reason="the interfaces are not built")
 
 from rclpy.node import Node
+from ros_harness import slowness
 
 from vidllm_ros.ros.frame_stream import CameraFrame
 from vidllm_ros.ros.play import ImagePlayer
@@ -88,14 +89,6 @@ def make_frames(folder: Path, count: int = 12) -> Path:
     K = np.array([[50.0, 0, 28], [0, 50, 21], [0, 0, 1]])
     np.savez(folder / "frames.npz", images=images, stamps_ns=stamps, K=K, frame_id="cam_optical")
     return folder / "frames.npz"
-
-
-def slowness() -> float:
-    """How much longer than alone a computation takes on this machine now, at least 1."""
-    started, used = time.monotonic(), time.process_time()
-    while time.process_time() - used < 0.1:
-        sum(range(1000))
-    return max(1.0, (time.monotonic() - started) / 0.1)
 
 
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> float:

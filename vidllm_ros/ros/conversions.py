@@ -65,6 +65,12 @@ def optional_libraries() -> dict[str, bool]:
     }
 
 
+def describe_libraries() -> str:
+    """Say for each library of a ROS installation whether it or its fallback is in use."""
+    uses = optional_libraries().items()
+    return "; ".join(f"{name} {'in use' if there else 'replaced'}" for name, there in uses)
+
+
 # Images
 
 

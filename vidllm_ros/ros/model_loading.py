@@ -184,3 +184,12 @@ def describe_torch() -> str:
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
     seen = f"{torch.cuda.device_count()} GPU(s)" if torch.cuda.is_available() else "no GPU"
     return f"torch {torch.__version__} ({built}), {seen} seen, {torch.get_num_threads()} threads"
+
+
+def describe_memory(loaded: LoadedBackend, used_before: int) -> str:
+    """Say what was loaded and what it took, given the process's memory before."""
+    used = memory_used_bytes(loaded.device)
+    if loaded.device == "cpu":
+        used -= used_before
+    free = memory_free_bytes(loaded.device)
+    return f"{loaded}; {used / 2**20:.0f} MiB taken, {free / 2**20:.0f} MiB free"

@@ -16,23 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.callbacks import guarded, logged_transition
-from vidllm_ros.ros.conversions import optional_libraries
+from vidllm_ros.ros.conversions import describe_libraries
 from vidllm_ros.ros.diagnostics import Diagnostics, Situation
 from vidllm_ros.ros.engine import Engine
 from vidllm_ros.ros.health import Health
 from vidllm_ros.ros.inputs import Inputs
 from vidllm_ros.ros.model_loading import (
-    LoadedBackend,
     ModelError,
+    describe_memory,
     describe_torch,
     load_backend,
-    memory_free_bytes,
     memory_used_bytes,
     release_memory,
 )
@@ -76,7 +77,10 @@ class VidllmNode(LifecycleNode):
         self._diagnostics.open_timer(MutuallyExclusiveCallbackGroup())
         self._serve()
         if self._current().autostart:
-            self._autostart = self.create_timer(0.0, guarded(self, "autostart", self._start))
+            # Steady: simulated time may not run yet.
+            clock = Clock(clock_type=ClockType.STEADY_TIME)
+            start = guarded(self, "autostart", self._start)
+            self._autostart = self.create_timer(0.0, start, clock=clock)
         else:
             self.get_logger().info("autostart is off: waiting for configure")
 
@@ -139,7 +143,7 @@ class VidllmNode(LifecycleNode):
             return FAILURE
         used = memory_used_bytes("cpu")
         started = time.monotonic()
-        log.info(f"configure: {describe_torch()}; ROS libraries {_in_use()}")
+        log.info(f"configure: {describe_torch()}; {describe_libraries()}")
         try:
             loaded = load_backend(self._current())
         except ModelError as error:
@@ -148,7 +152,7 @@ class VidllmNode(LifecycleNode):
             return FAILURE
         self._health.clear()
         self._engine = Engine(loaded, self._current, self._publish, self._on_failed)
-        log.info(f"configure: {_memory_words(loaded, used)}, {time.monotonic() - started:.1f} s")
+        log.info(f"configure: {describe_memory(loaded, used)}, {time.monotonic() - started:.1f} s")
         if loaded.name == "standin":
             log.warning("backend is 'standin': no network runs, every reply says so")
         return super().on_configure(state)
@@ -256,8 +260,8 @@ class VidllmNode(LifecycleNode):
         if transform is not None:
             window = result.reconstruction
             transform.publish(window.stamps_ns[-1], window.frame_id, result.poses_map[-1])
-        words = f"window {result.window_index}: {len(result.cloud)} points, "
-        self.get_logger().info(f"{words}{len(result.objects)} objects, {seconds:.2f} s")
+        found = f"{len(result.cloud)} points, {len(result.objects)} objects"
+        self.get_logger().info(f"window {result.window_index}: {found}, {seconds:.2f} s")
 
     def _on_failed(self, words: str) -> None:
         """Say that a window could not be computed; the node goes on."""
@@ -316,19 +320,6 @@ class VidllmNode(LifecycleNode):
         self._release()
         engine, self._engine = self._engine, None
         return engine is None or engine.close()
-
-
-def _in_use() -> str:
-    """Say which libraries of a ROS installation are used and which fallbacks."""
-    return ", ".join(f"{k} {'used' if v else 'absent'}" for k, v in optional_libraries().items())
-
-
-def _memory_words(loaded: LoadedBackend, used_before: int) -> str:
-    used = memory_used_bytes(loaded.device)
-    if loaded.device == "cpu":
-        used -= used_before
-    free = memory_free_bytes(loaded.device)
-    return f"{loaded}; {used / 2**20:.0f} MiB taken, {free / 2**20:.0f} MiB free"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
