@@ -45,7 +45,7 @@ class Recorder:
         self._windows: dict[int, Window] = {}
         self._arrays: dict[int, dict[str, NDArray[np.generic]]] = {}
         self._diagnostics: dict[str, dict[str, Any]] = {}
-        self.last_message = time.monotonic()
+        self.last_message: float | None = None
         self.status_count = 0
         listeners = {
             topics.STATUS: self._take_status,
@@ -166,7 +166,8 @@ def record(recorder: Recorder, options: argparse.Namespace, stop: threading.Even
         if options.windows and recorder.status_count >= options.windows:
             stop.wait(_TAIL_S)
             return
-        if options.idle and now - recorder.last_message > options.idle:
+        heard = recorder.last_message
+        if options.idle and heard is not None and now - heard > options.idle:
             return
         if options.duration and now - started > options.duration:
             return
@@ -177,7 +178,12 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", required=True, metavar="FOLDER")
     parser.add_argument("--node", default="vidllm", help="name of the node")
     parser.add_argument("--windows", type=int, default=0, help="stop after so many; 0: never")
-    parser.add_argument("--idle", type=float, default=0.0, help="stop after so many silent s")
+    parser.add_argument(
+        "--idle",
+        type=float,
+        default=0.0,
+        help="stop after so many s of silence, once something came",
+    )
     parser.add_argument("--duration", type=float, default=0.0, help="stop after so many s")
     return parser.parse_args(list(argv))
 
