@@ -78,7 +78,7 @@ def facts(home: Path, saved: dict[str, Any]) -> dict[str, Any]:
     folder = recipe["data"]["folder"]
     named = {**recipe["data"], "folder": Path(folder).name}  # a path says nothing elsewhere
     return {
-        "recipe": {**recipe, "data": named},
+        "recipe": {**recipe, "data": named, "init": Path(recipe["init"]).name},
         "history": history.read_text().strip() if history.is_file() else "",
         "steps": state["step"],
         "scenes": state["scenes"],
