@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run that was started in the background ignores Ctrl-C, and so would every process it starts."""
+"""A run started in the background ignores Ctrl-C, and so would every process it starts."""
 
 from __future__ import annotations
 
