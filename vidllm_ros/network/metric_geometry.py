@@ -17,7 +17,9 @@ from vidllm_ros.network.camera_head import decode_pose
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.cross_task_adapter import AdapterOutput
 from vidllm_ros.network.metric_depth import MetricDepthOutput
+from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.network.scale_alignment import align_scale, confidence_weights
+from vidllm_ros.structures import Frames, Reconstruction, SceneContext
 
 
 @dataclass(frozen=True)
@@ -123,3 +125,33 @@ def relative_to_first(T_camera_world: Tensor) -> Tensor:
     T_world_camera = T_camera_world[:, :1] @ inverse
     T_world_camera[:, 0] = torch.eye(4, device=T_camera_world.device)
     return T_world_camera
+
+
+def to_reconstruction(
+    frames: Frames, metric: MetricGeometry, confidence: Tensor, patches: ScenePatches
+) -> Reconstruction:
+    """Hand one window out: arrays for whoever publishes, the scene left on the device.
+
+    Args:
+        frames: as the network saw them; all of them have dense maps.
+        metric: of a batch of one.
+        confidence: of the depth, (1, S, H, W).
+        patches: the pooled scene of a batch of one.
+    """
+    T_world_camera = metric.T_world_camera[0].double().cpu().numpy()
+    real = patches.mask[0]
+    return Reconstruction(
+        images=frames.images,
+        stamps_ns=frames.stamps_ns,
+        depth=metric.depth[0].cpu().numpy(),
+        valid=metric.valid[0].cpu().numpy(),
+        confidence=confidence[0].float().cpu().numpy(),
+        K=metric.K[0].double().cpu().numpy(),
+        T_world_camera=T_world_camera,
+        scale=float(metric.scale[0]),
+        scale_spread=float(metric.spread[0]),
+        scene=SceneContext(
+            patches.tokens[0, real], patches.positions[0, real], frames.stamps_ns, T_world_camera
+        ),
+        frame_id=frames.frame_id,
+    )

@@ -4,8 +4,7 @@
 Read `geometry` for the reconstruction branch, `scene_tokens` for the door between the branches,
 and `answer`, `ground`, `describe`, `detect` for what a robot asks. Gradients cross the door one
 way: losses of words and boxes change adapter and encoder, never the reconstruction branch. Next:
-    any block by its
-attribute's name; scene_queries.py for how questions are run; checkpoint.py for loading.
+any block by its attribute's name; frame_cache.py, scene_queries.py for what is remembered.
 """
 
 from __future__ import annotations
@@ -28,16 +27,21 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.cross_task_adapter import AdapterOutput, CrossTaskAdapter
 from vidllm_ros.network.dense_head import build_depth_head, build_point_head
 from vidllm_ros.network.encoder import Encoder, EncoderOutput
+from vidllm_ros.network.frame_cache import FrameCache
 from vidllm_ros.network.grounding import GroundingDecoder
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import LayerScale, Mlp
 from vidllm_ros.network.metric_depth import MetricDepth
-from vidllm_ros.network.metric_geometry import GeometryOutput, MetricGeometry, to_metric
+from vidllm_ros.network.metric_geometry import (
+    GeometryOutput,
+    MetricGeometry,
+    to_metric,
+    to_reconstruction,
+)
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
 from vidllm_ros.structures import Answer, Frames, GroundedBox, Reconstruction, SceneContext
 
-# Aggregator and camera trunk start livelier than VGGT's (0.01, 1e-6): this project trains from
-# scratch on little data. Loaded weights replace both.
+# Livelier than VGGT's (0.01, 1e-6): this project trains from scratch on little data.
 SCRATCH_LAYER_SCALE, SCRATCH_TOKEN_STD = 0.3, 0.02
 
 
@@ -69,6 +73,7 @@ class VidLLM(PreTrainedModel):
         self.grounding = GroundingDecoder(config, self.language.dim)
         self.box_features = BoxFeatures(config, self.language.dim)
         self._scenes = scene_queries.SceneCache()
+        self.frame_cache = FrameCache()
         self._start_from_scratch()
         self.post_init()
         # post_init asks direct children only, and the language model is a grandchild: without this
@@ -76,7 +81,7 @@ class VidLLM(PreTrainedModel):
         self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Leave every module of ours as it built itself; transformers' own bring their rule."""
+        """Leave every module as it built itself; transformers' own bring their rule."""
 
     def _start_from_scratch(self) -> None:
         with torch.no_grad():
@@ -130,8 +135,9 @@ class VidLLM(PreTrainedModel):
             self.language.tokenizer.save_pretrained(save_directory)
 
     def train(self, mode: bool = True) -> VidLLM:
-        """Switch training mode; remembered scenes belong to older weights and are forgotten."""
+        """Switch training mode; what is remembered belongs to older weights and is forgotten."""
         self._scenes.clear()
+        self.forget_frames()
         super().train(mode)
         return self
 
@@ -147,11 +153,23 @@ class VidLLM(PreTrainedModel):
             images: RGB in [0, 1], (B, S, 3, H, W), H and W multiples of the patch size.
             dense_frames: indices of the frames that get dense maps, (F,); all where None.
         """
-        encoded = self.encoder(images)
+        size = (images.shape[-2], images.shape[-1])
+        return self.geometry_of(self.encoder(images), size, dense_frames)
+
+    def geometry_of(
+        self, encoded: EncoderOutput, size: tuple[int, int], dense_frames: Tensor | None = None
+    ) -> GeometryOutput:
+        """Run everything of `geometry` that comes after the encoder.
+
+        Args:
+            encoded: of the frames.
+            size: their (H, W), px.
+            dense_frames: as in `geometry`.
+        """
         adapted = self._adapt(encoded)
-        frames, size = images.shape[1], (images.shape[-2], images.shape[-1])
+        frames, device = encoded.patch_tokens.shape[1], encoded.patch_tokens.device
         if dense_frames is None:
-            dense_frames = torch.arange(frames, device=images.device)
+            dense_frames = torch.arange(frames, device=device)
         aggregated = self.aggregator(adapted.geometry, encoded.grid)
         levels = [
             level.index_select(1, dense_frames)
@@ -214,20 +232,59 @@ class VidLLM(PreTrainedModel):
 
     # ---- what a robot asks -------------------------------------------------------------------
 
+    def prepare(self, frames: Frames, shrink: float = 1.0) -> Frames:
+        """Bring frames to the size the network sees; frames of that size come back as they are.
+
+        Args:
+            frames: of any size.
+            shrink: share of the configured size, 0 to 1, rounded down to whole patches, at least
+                two: for machines short of memory.
+
+        Raises:
+            ValueError: the frames are too small, or `shrink` is not a share.
+        """
+        config = self.config
+        if not 0 < shrink <= 1:
+            raise ValueError(f"shrink: expected a share above 0 and up to 1, got {shrink}")
+        patches = max(2, int(config.image_size * shrink + 1e-6) // config.patch_size)
+        size = min(config.image_size, patches * config.patch_size)
+        return resize_frames(frames, size, config.patch_size, config.resize_mode)
+
+    def forget_frames(self) -> None:
+        """Give back the memory of frames encoded before."""
+        self.frame_cache.clear()
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or cast the weights (`to`, `half`), and forget what stayed behind."""
+        self._scenes.clear()
+        self.forget_frames()
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _encode_images(self, images: np.ndarray[Any, Any]) -> EncoderOutput:
+        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)[None]
+        encoded: EncoderOutput = self.encoder(pixels.float() / 255)
+        return encoded
+
     @torch.inference_mode()
-    def reconstruct(self, frames: Frames) -> Reconstruction:
+    def reconstruct(self, frames: Frames, shrink: float = 1.0) -> Reconstruction:
         """Turn frames into metric geometry and a scene to ask about.
 
-        Frames are resized as the config says; poses are in the first camera's optical frame.
+        Frames are resized as the config says; poses are in the first camera's optical frame. A
+        frame of the call before, by stamp and pixels, is not encoded again.
+
+        Args:
+            frames: the window.
+            shrink: as in `prepare`.
 
         Raises:
             ValueError: the frames are too small, or no depth can be used for the scale.
         """
-        config = self.config
-        resized = resize_frames(frames, config.image_size, config.patch_size, config.resize_mode)
-        images = torch.from_numpy(resized.images).to(self.device)
+        resized = self.prepare(frames, shrink)
         with self.autocast():
-            geometry = self.geometry(images.permute(0, 3, 1, 2)[None].float() / 255)
+            encoded = self.frame_cache.encode(
+                resized.images, resized.stamps_ns, self._encode_images
+            )
+            geometry = self.geometry_of(encoded, resized.images.shape[1:3])
             metric = self.metric_geometry(geometry)
             patches = self.scene_tokens(
                 geometry.adapter.semantic,
@@ -236,26 +293,7 @@ class VidLLM(PreTrainedModel):
                 metric.T_world_camera,
                 metric.valid,
             )
-        T_world_camera = metric.T_world_camera[0].double().cpu().numpy()
-        real = patches.mask[0]
-        return Reconstruction(
-            images=resized.images,
-            stamps_ns=resized.stamps_ns,
-            depth=metric.depth[0].cpu().numpy(),
-            valid=metric.valid[0].cpu().numpy(),
-            confidence=geometry.depth_confidence[0].float().cpu().numpy(),
-            K=metric.K[0].double().cpu().numpy(),
-            T_world_camera=T_world_camera,
-            scale=float(metric.scale[0]),
-            scale_spread=float(metric.spread[0]),
-            scene=SceneContext(
-                patches.tokens[0, real],
-                patches.positions[0, real],
-                resized.stamps_ns,
-                T_world_camera,
-            ),
-            frame_id=resized.frame_id,
-        )
+        return to_reconstruction(resized, metric, geometry.depth_confidence, patches)
 
     def answer(self, scene: SceneContext, question: str, max_new_tokens: int = 32) -> Answer:
         """Answer a question; its boxes are the objects the question is about, best first.
