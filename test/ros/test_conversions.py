@@ -140,11 +140,25 @@ def test_cv_bridge_equals_its_fallback(encoding: str, big: bool) -> None:
     np.testing.assert_allclose(conversions.rgb_from_image(msg).astype(int), ours, atol=1)
 
 
-def test_sensor_msgs_py_equals_its_fallback() -> None:
-    needs("sensor_msgs_py")
+def test_sensor_msgs_py_makes_the_same_cloud() -> None:
+    library = pytest.importorskip("sensor_msgs_py.point_cloud2")
     cloud = cloud_of(50)
-    theirs = conversions.cloud_to_msg(HEAD, cloud)
-    assert theirs == conversions._fill_cloud(HEAD, cloud)
+    ours = conversions.cloud_to_msg(HEAD, cloud)
+    columns = np.dtype([(field.name, np.float32) for field in ours.fields])
+    rows = np.frombuffer(ours.data.tobytes(), columns)
+    theirs = library.create_cloud(HEAD, conversions.CLOUD_FIELDS, rows)
+    theirs.is_dense = True
+    assert theirs == ours
+
+
+@pytest.mark.parametrize("checks", ["0", "1"])
+def test_messages_do_not_copy_what_was_written(checks: str, monkeypatch) -> None:
+    """Both kinds of generated messages hand out the array they will publish."""
+    monkeypatch.setattr("sensor_msgs.msg._point_cloud2.ros_python_check_fields", checks)
+    cloud = cloud_of(3)
+    msg = conversions.cloud_to_msg(HEAD, cloud)
+    assert msg.data is msg._data
+    np.testing.assert_array_equal(conversions.cloud_from_msg(msg).points, cloud.points)
 
 
 def test_tf_transformations_equals_its_fallback() -> None:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Camera and cloud messages to arrays and back; the only file that uses what ROS alone installs.
 
-cv_bridge, sensor_msgs_py, tf_transformations and tf2 come with a ROS installation and not from
+cv_bridge, tf_transformations and tf2 come with a ROS installation and not from
 PyPI. Each is used where it imports, and has one named fallback with the same result, compared by
 a test wherever both are there. Next: messages.py, for the messages that need none of them.
 """
 
 from __future__ import annotations
 
-import array
 import importlib
 from types import ModuleType
 from typing import Any
@@ -22,6 +21,7 @@ from std_msgs.msg import Header
 from vidllm_ros.geometry.point_cloud import PointCloud
 from vidllm_ros.geometry.transforms import make_transform, quat_xyzw_from_matrix
 from vidllm_ros.ros.calibration import Calibration
+from vidllm_ros.ros.message_bytes import POINT_WORDS, append_points
 from vidllm_ros.ros.pixels import (
     RawImage,
     check_layout,
@@ -45,7 +45,6 @@ def _optional(name: str) -> ModuleType | None:
 
 
 cv_bridge = _optional("cv_bridge")  # fallback: pixels.decode_rgb
-point_cloud2 = _optional("sensor_msgs_py.point_cloud2")  # fallback: _fill_cloud
 tf_transformations = _optional("tf_transformations")  # fallback: quat_xyzw_from_matrix
 tf2_py = _optional("tf2_py")  # fallback: transform_tree.TransformTree
 
@@ -59,7 +58,6 @@ def optional_libraries() -> dict[str, bool]:
     """Say which libraries of a ROS installation are in use (False: the fallback is)."""
     return {
         "cv_bridge": cv_bridge is not None,
-        "sensor_msgs_py": point_cloud2 is not None,
         "tf_transformations": tf_transformations is not None,
         "tf2": tf2_py is not None,
     }
@@ -118,14 +116,14 @@ def depth_from_image(msg: Image) -> NDArray[np.float32]:
 def _image(head: Header, values: NDArray[Any], encoding: str) -> Image:
     height, width = values.shape[:2]
     contiguous = np.ascontiguousarray(values)
-    data = array.array("B")
-    data.frombytes(contiguous.view(np.uint8).data)
     step = contiguous.nbytes // height
     big = contiguous.dtype.byteorder == ">"
-    return Image(
+    msg = Image(
         header=head, height=height, width=width, encoding=encoding, is_bigendian=int(big),
-        step=step, data=data,
+        step=step,
     )  # fmt: skip
+    msg.data.frombytes(contiguous.view(np.uint8).data)  # the constructor would copy it again
+    return msg
 
 
 def image_from_rgb(head: Header, rgb: NDArray[np.uint8]) -> Image:
@@ -176,7 +174,7 @@ def info_from_intrinsics(head: Header, K: ArrayLike, height: int, width: int) ->
 # Clouds
 
 _CLOUD_NAMES = ("x", "y", "z", "rgb", "confidence")
-_POINT_STEP = 4 * len(_CLOUD_NAMES)
+_POINT_STEP = 4 * POINT_WORDS
 CLOUD_FIELDS = [
     PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
     for index, name in enumerate(_CLOUD_NAMES)
@@ -184,49 +182,18 @@ CLOUD_FIELDS = [
 """x y z in metres, rgb packed into a float's bits as PCL and RViz read it, confidence."""
 
 
-_POINT = np.dtype(
-    {
-        "names": ["xyz", "blue", "green", "red", "confidence"],
-        "formats": ["V12", "u1", "u1", "u1", "f4"],
-        "offsets": [0, 12, 13, 14, 16],
-        "itemsize": _POINT_STEP,
-    }
-)
-"""One point's bytes; x y z move as one block of 12, which is five times faster than three."""
-
-
-def _fill_points(cloud: PointCloud, points: NDArray[np.void]) -> None:
-    """Write the cloud into points of `_POINT`."""
-    points["xyz"] = np.ascontiguousarray(cloud.points, np.float32).view("V12")[:, 0]
-    for channel, name in enumerate(("red", "green", "blue")):
-        points[name] = cloud.rgb[:, channel]
-    points["confidence"] = cloud.confidence
-
-
-def _fill_cloud(head: Header, cloud: PointCloud) -> PointCloud2:
-    """Fallback for sensor_msgs_py: write straight into the message's array, without a copy.
-
-    Assigning `bytes` instead would make rclpy check every byte on its own
-    (common_interfaces#177).
-    """
-    data = array.array("B", b"\0") * (len(cloud) * _POINT_STEP)
-    if len(cloud):
-        _fill_points(cloud, np.frombuffer(data, _POINT))
-    return PointCloud2(
-        header=head, height=1, width=len(cloud), fields=CLOUD_FIELDS, is_bigendian=False,
-        point_step=_POINT_STEP, row_step=len(cloud) * _POINT_STEP, data=data, is_dense=True,
-    )  # fmt: skip
-
-
 def cloud_to_msg(head: Header, cloud: PointCloud) -> PointCloud2:
-    """Make an unorganised PointCloud2 with x y z rgb confidence; PointCloud holds no NaN."""
-    if point_cloud2 is None or len(cloud) == 0:
-        return _fill_cloud(head, cloud)
-    points = np.zeros(len(cloud), _POINT)
-    _fill_points(cloud, points)
-    columns = np.dtype([(name, np.float32) for name in _CLOUD_NAMES])
-    msg: PointCloud2 = point_cloud2.create_cloud(head, CLOUD_FIELDS, points.view(columns))
-    msg.is_dense = True
+    """Make an unorganised PointCloud2 with x y z rgb confidence; PointCloud holds no NaN.
+
+    Written into the message's own array: sensor_msgs_py and the constructor would copy each byte
+    twice more, and assigning `bytes` makes rclpy check every one (common_interfaces#177).
+    """
+    count = len(cloud)
+    msg = PointCloud2(
+        header=head, height=1, width=count, fields=CLOUD_FIELDS, is_bigendian=False,
+        point_step=_POINT_STEP, row_step=count * _POINT_STEP, is_dense=True,
+    )  # fmt: skip
+    append_points(msg.data, cloud)
     return msg
 
 
