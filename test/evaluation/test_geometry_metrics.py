@@ -68,7 +68,7 @@ def test_direction_counts_up_to_sign():
     assert m.direction_error(np.array([0, 0, -2.0]), np.array([0, 0, 1.0])) == pytest.approx(0)
     assert m.direction_error(np.array([1, 0, 0.0]), np.array([0, 0, 1.0])) == pytest.approx(90)
     assert m.direction_error(np.zeros(3), np.array([0, 0, 1.0])) == 90.0
-    assert m.direction_error(np.ones(3), np.zeros(3)) == 0.0
+    assert m.direction_error(np.ones(3), np.zeros(3)) == 90.0  # as the source
 
 
 def test_maa_counts_thresholds():

@@ -1,38 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth, pose and cloud metrics, in plain numpy.
+"""Depth against depth, in plain numpy: Eigen's definitions, and NYUv2's protocol around them.
 
-Depth after Eigen's definitions without any alignment, pose after VGGT's Co3D protocol, clouds
-after NeuralRecon's nearest-neighbour F-score. Next: text_metrics.py, then benchmark.py.
+Nothing is aligned unless a name says so. Poses are compared in pose_metrics.py, clouds in
+reconstruction_metrics.py; their functions can be had from here as well. Next: pose_metrics.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+
+from vidllm_ros.evaluation.pose_metrics import (
+    direction_error,
+    mean_average_accuracy,
+    relative_pose_errors,
+)
+from vidllm_ros.evaluation.reconstruction_metrics import FScore, f_scores, voxel_downsample
+
+__all__ = [
+    "DepthErrors",
+    "FScore",
+    "depth_errors",
+    "direction_error",
+    "f_scores",
+    "mean_average_accuracy",
+    "nyuv2_errors",
+    "relative_pose_errors",
+    "resize_aligned_corners",
+    "scale_error",
+    "voxel_downsample",
+]
 
 Array = NDArray[np.float64] | NDArray[np.float32]
+
+NYUV2_RANGE_M = (1e-3, 10.0)
+NYUV2_SIZE = (480, 640)
+EIGEN_ROWS, EIGEN_COLUMNS = slice(45, 471), slice(41, 601)
+DELTA = 1.25
 
 
 @dataclass(frozen=True)
 class DepthErrors:
-    """Means over valid pixels: |p - g| / g, share within a factor of 1.25, RMSE in metres."""
+    """Means over valid pixels.
+
+    Attributes:
+        absrel: |p - g| / g.
+        delta1, delta2, delta3: share within a factor of 1.25, 1.25^2, 1.25^3; the factor itself
+            does not count.
+        rmse_m: root of the mean squared difference, m.
+        log10: |log10 p - log10 g|.
+    """
 
     absrel: float
     delta1: float
     rmse_m: float
-
-
-@dataclass(frozen=True)
-class FScore:
-    """Shares of points within the threshold of the other cloud, and their harmonic mean."""
-
-    precision: float
-    recall: float
-    f: float
+    delta2: float
+    delta3: float
+    log10: float
 
 
 def depth_errors(
@@ -45,19 +71,35 @@ def depth_errors(
         target: of the same shape, m.
         valid: which targets mean something.
         align: multiply the prediction by median(target) / median(predicted) first.
+
+    Raises:
+        ValueError: no pixel is valid, or a prediction there is not finite.
     """
     guess = np.asarray(predicted, dtype=np.float64)[valid]
     truth = np.asarray(target, dtype=np.float64)[valid]
     if truth.size == 0:
         raise ValueError("valid: expected at least one valid pixel, got none")
+    if not np.isfinite(guess).all():
+        bad = int((~np.isfinite(guess)).sum())
+        raise ValueError(
+            f"predicted: expected finite depth where the truth is known, got {bad} pixels that "
+            "are not; a model has to commit itself everywhere"
+        )
     guess = np.clip(guess, 1e-3, None)
     if align:
         guess = guess * (np.median(truth) / np.median(guess))
+    return _errors(guess, truth)
+
+
+def _errors(guess: NDArray[np.float64], truth: NDArray[np.float64]) -> DepthErrors:
     ratio = np.maximum(guess / truth, truth / guess)
     return DepthErrors(
         absrel=float(np.mean(np.abs(guess - truth) / truth)),
-        delta1=float(np.mean(ratio < 1.25)),
+        delta1=float(np.mean(ratio < DELTA)),
+        delta2=float(np.mean(ratio < DELTA**2)),
+        delta3=float(np.mean(ratio < DELTA**3)),
         rmse_m=float(np.sqrt(np.mean((guess - truth) ** 2))),
+        log10=float(np.mean(np.abs(np.log10(guess) - np.log10(truth)))),
     )
 
 
@@ -67,88 +109,63 @@ def scale_error(predicted: Array, target: Array, valid: NDArray[np.bool_]) -> fl
     return float(abs(np.median(ratio) - 1.0))
 
 
-def relative_pose_errors(
-    T_world_camera: Array, true_T_world_camera: Array
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Angles between all pairs' relative poses, deg: of rotation, and of translation direction.
+def nyuv2_valid(target: Array) -> NDArray[np.bool_]:
+    """Tell which true depths count: 1e-3 < g < 10 m, inside the Eigen crop.
 
-    Source: VGGT's Co3D evaluation. A translation direction counts up to its sign, so its error is
-    at most 90 deg. A pair whose true cameras coincide has no direction: that error is 0.
+    Raises:
+        ValueError: the map is not 480 x 640.
+    """
+    if target.shape != NYUV2_SIZE:
+        raise ValueError(f"target: expected shape {NYUV2_SIZE}, got {target.shape}")
+    inside = np.zeros(NYUV2_SIZE, bool)
+    inside[EIGEN_ROWS, EIGEN_COLUMNS] = True
+    nearest, farthest = NYUV2_RANGE_M
+    return np.asarray(inside & (target > nearest) & (target < farthest), bool)
+
+
+def nyuv2_errors(predicted: Array, target: Array, align: bool = False) -> DepthErrors:
+    """Score one image by NYUv2's protocol.
+
+    The prediction is brought to the truth's size, then clamped to 1e-3 ... 10 m, where what is not
+    a number counts as 1e-3 m and infinity as 10 m. Source: AdaBins' and ZoeDepth's evaluation.
 
     Args:
-        T_world_camera: predicted, (S, 4, 4).
-        true_T_world_camera: (S, 4, 4).
+        predicted: (h, w), m, the whole image.
+        target: (480, 640), m.
+        align: multiply by median(target) / median(predicted) over the counted pixels before
+            clamping: the "median-scaled" variant, which is no metric depth any more.
+
+    Raises:
+        ValueError: the truth has no valid pixel in the crop.
     """
-    ours = np.asarray(T_world_camera, np.float64)
-    truth = np.asarray(true_T_world_camera, np.float64)
-    rotations, directions = [], []
-    for i, j in combinations(range(len(truth)), 2):
-        relative = np.linalg.inv(ours[j]) @ ours[i]  # camera j from camera i
-        wanted = np.linalg.inv(truth[j]) @ truth[i]
-        cosine = (np.trace(relative[:3, :3].T @ wanted[:3, :3]) - 1.0) / 2.0
-        rotations.append(np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))))
-        directions.append(direction_error(relative[:3, 3], wanted[:3, 3]))
-    return np.array(rotations), np.array(directions)
+    valid = nyuv2_valid(target)
+    if not valid.any():
+        raise ValueError("target: expected valid depth inside the Eigen crop, got none")
+    guess = resize_aligned_corners(predicted, NYUV2_SIZE)[valid]
+    truth = np.asarray(target, np.float64)[valid]
+    if align:
+        usable = np.isfinite(guess) & (guess > 0)
+        if usable.any():
+            guess = guess * (np.median(truth) / np.median(guess[usable]))
+    nearest, farthest = NYUV2_RANGE_M
+    guess = np.nan_to_num(guess, nan=nearest, posinf=farthest, neginf=nearest)
+    return _errors(np.clip(guess, nearest, farthest), truth)
 
 
-def direction_error(direction: Array, wanted: Array) -> float:
-    """Angle between two directions up to sign, deg, 0 to 90."""
-    if np.linalg.norm(wanted) < 1e-4:
-        return 0.0
-    if np.linalg.norm(direction) < 1e-9:
-        return 90.0
-    cosine = abs(direction @ wanted) / (np.linalg.norm(direction) * np.linalg.norm(wanted))
-    return float(np.degrees(np.arccos(np.clip(cosine, 0.0, 1.0))))
+def resize_aligned_corners(values: Array, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Resize a map bilinearly so that corner pixels fall on corner pixels, (H, W).
 
-
-def mean_average_accuracy(
-    rotation_deg: Array, translation_deg: Array, limit_deg: int = 30
-) -> float:
-    """Mean over thresholds of 1 to `limit_deg` of the share of pairs below it; mAA(30), AUC@30.
-
-    Source: VGGT's evaluation: the larger of both errors, histogram of one-degree bins, cumulative.
-    As numpy's last bin is closed, an error of exactly `limit_deg` still counts in it.
+    Source: torch's interpolate with align_corners=True, which the protocols use.
     """
-    error = np.maximum(rotation_deg, translation_deg)
-    if len(error) == 0:
-        raise ValueError("errors: expected at least one pair of cameras, got none; use two frames")
-    counts, _ = np.histogram(error, bins=np.arange(limit_deg + 1))
-    return float(np.mean(np.cumsum(counts / len(error))))
-
-
-def voxel_downsample(points: Array, voxel_m: float) -> NDArray[np.float64]:
-    """Mean of the points of every voxel, (M, 3), m."""
-    points = np.asarray(points, np.float64)
-    if len(points) == 0:
-        return points.reshape(0, 3)
-    keys = np.floor((points - points.min(0)) / voxel_m).astype(np.int64)
-    span = keys.max(0) + 1
-    flat = (keys[:, 0] * span[1] + keys[:, 1]) * span[2] + keys[:, 2]
-    _, inverse, counts = np.unique(flat, return_inverse=True, return_counts=True)
-    sums = np.stack([np.bincount(inverse, points[:, axis]) for axis in range(3)], axis=1)
-    return sums / counts[:, None]
-
-
-def f_scores(
-    predicted: Array, target: Array, thresholds_m: tuple[float, ...], voxel_m: float = 0.02
-) -> dict[float, FScore]:
-    """Compare clouds in one frame, at several distances; both are thinned first.
-
-    Args:
-        predicted: (N, 3), m; none scores 0.
-        target: (M, 3), m.
-        thresholds_m: distances that still count as a hit.
-        voxel_m: thinning.
-    """
-    ours, truth = voxel_downsample(predicted, voxel_m), voxel_downsample(target, voxel_m)
-    if len(ours) == 0 or len(truth) == 0:
-        return {limit: FScore(0.0, 0.0, 0.0) for limit in thresholds_m}
-    to_truth, _ = cKDTree(truth).query(ours)
-    to_ours, _ = cKDTree(ours).query(truth)
-    scores = {}
-    for limit in thresholds_m:
-        precision = float(np.mean(to_truth < limit))
-        recall = float(np.mean(to_ours < limit))
-        total = precision + recall
-        scores[limit] = FScore(precision, recall, 2 * precision * recall / total if total else 0.0)
-    return scores
+    grid = np.asarray(values, np.float64)
+    for axis, wanted in enumerate(size):
+        have = grid.shape[axis]
+        if have == wanted:
+            continue
+        at = np.linspace(0.0, have - 1.0, wanted)
+        low = np.minimum(at.astype(int), max(have - 2, 0))
+        high = np.minimum(low + 1, have - 1)
+        share = (at - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        below, above = np.take(grid, low, axis), np.take(grid, high, axis)
+        grid = np.where(share == 0, below, below * (1 - share) + above * share)
+    return grid
