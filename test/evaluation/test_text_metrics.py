@@ -14,7 +14,7 @@ from vidllm_ros.evaluation import text_metrics as m
         ("  The Table. ", "table"),
         ("2", "two"),
         ("next to  the   sofa", "next to sofa"),
-        ("1.5 m", "1.5 m"),
+        ("1.5 m", "fifteen m"),
         ("Yes!", "yes"),
         ("an office chair", "office chair"),
         ("<loc>", "loc"),

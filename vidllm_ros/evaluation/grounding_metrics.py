@@ -2,12 +2,13 @@
 """Boxes against boxes: ScanRefer's accuracy and Multi3DRefer's F1, axis-aligned in the room.
 
 Predicted boxes arrive oriented, in the window's world; the room's axes come from the first
-camera's true pose (docs/deviations.md). Next: benchmark.py.
+camera's true pose (docs/deviations.md). Next: grounding_benchmarks.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,19 @@ def best_iou(predicted: NDArray[np.float64] | None, targets: NDArray[np.float64]
     if predicted is None or len(targets) == 0:
         return 0.0
     return float(np.asarray(aabb_iou(predicted[None], targets)).max())
+
+
+def check_box(box: NDArray[np.float64], record: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return a predicted box, (6,); one whose min is above its max is refused, naming its case.
+
+    A box without volume is allowed: it overlaps nothing and scores 0.
+    """
+    if (box[3:] < box[:3]).any():
+        raise ValueError(
+            f"prediction {record.get('case_id')!r}: expected a box as min x y z, max x y z, got "
+            f"{box.tolist()}; centre and size have to be converted"
+        )
+    return box
 
 
 def accuracy_at(ious: Sequence[float], threshold: float) -> float:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers and captions against references: exact match, refined match, CIDEr-D.
+"""Answers against references: LEO's cleaning, exact and refined match; CIDEr-D without a package.
 
-Exact match compares after the cleaning LEO introduced and LLaVA-3D uses; CIDEr-D is computed over
-whitespace tokens (no Java tokeniser). Next: grounding_metrics.py.
+The cleaning is the one LEO introduced and LLaVA-3D, Video-3D-LLM and 3DRS use for SQA3D, typos of
+its annotators included. CIDEr-D here is a plain twin of pycocoevalcap's. Next: caption_metrics.py.
 """
 
 from __future__ import annotations
@@ -12,44 +12,40 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-NUMBER_WORDS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
+NUMBER_WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    *("nineteen", "twenty"),
+)
+WORD_FIXES = {  # whole words, after everything outside the alphabet is gone
+    **{"letf": "left", "let": "left", "tehre": "there", "rigth": "right", "rght": "right"},
+    **{"behine": "behind", "tv": "TV", "chai": "chair", "wasing": "washing"},
+    **{"waslked": "walked", "oclock": "o'clock", "none": "zero", "23": "twenty-three"},
+    **{str(number): word for number, word in enumerate(NUMBER_WORDS)},
+}
+_FIX = re.compile(r"\b(" + "|".join(sorted(WORD_FIXES, key=len, reverse=True)) + r")\b")
+_OUTSIDE = re.compile(r"[^a-zA-Z0-9,'\s\-:]+")
+_SPLIT_CLOCK = re.compile(r"\bo' +clock\b")
+_GLUED_DIGIT = re.compile(r"\b([a-zA-Z]+)[0-9]\b")
+_ARTICLES = tuple(re.compile(rf"\b{word} ([a-zA-Z]+)") for word in ("a", "an", "the"))
 CIDER_SIGMA = 6.0
 CIDER_ORDERS = 4
 
 
 def clean_answer(text: str) -> str:
-    """Lower-case, one space between words, digits as words, no article, no stray punctuation."""
-    text = re.sub(r"\s+", " ", text.strip().lower())
-    text = re.sub(r"[^a-z0-9,.' \-:]", "", text)
-    text = re.sub(r"\.(?!\d)", "", text)
-    text = re.sub(r"\b(a|an|the) ([a-z])", r"\2", text)
-    words = []
-    for word in text.split():
-        is_count = word.isdigit() and int(word) < len(NUMBER_WORDS)
-        words.append(NUMBER_WORDS[int(word)] if is_count else word)
-    return " ".join(words)
+    """Clean an answer as LEO does: "The 2 chairs. " becomes "two chairs".
+
+    Lower case; single spaces; nothing outside letters, digits and , ' - : and spaces; known typos
+    mended; 0 to 20 and 23 as words, "none" as "zero"; one digit glued to a word and articles
+    before a word dropped. Source: LEO's clean_answer.
+    """
+    text = re.sub(" {2,}", " ", text.lower().strip(" "))
+    text = _OUTSIDE.sub("", text)
+    text = _SPLIT_CLOCK.sub("o'clock", _FIX.sub(lambda found: WORD_FIXES[found[1]], text))
+    text = _GLUED_DIGIT.sub(r"\1", text)
+    for article in _ARTICLES:
+        text = article.sub(r"\1", text)
+    return re.sub(r"\bbackwards\b", "backward", text)
 
 
 def exact_match(predicted: str, answers: Sequence[str]) -> bool:
@@ -58,10 +54,14 @@ def exact_match(predicted: str, answers: Sequence[str]) -> bool:
 
 
 def refined_match(predicted: str, answers: Sequence[str]) -> bool:
-    """Equality, or one containing the other once spaces are gone. Source: LEO, LLaVA-3D."""
-    ours = clean_answer(predicted).replace(" ", "")
+    """Equality, or one containing the other once spaces are gone. Source: LEO, LLaVA-3D.
+
+    Letters decide, not words: "red" matches "bored". A prediction or an answer that cleans to
+    nothing matches only its like, although every text contains the empty one (deviation D34).
+    """
+    ours = "".join(clean_answer(predicted).split())
     for answer in answers:
-        theirs = clean_answer(answer).replace(" ", "")
+        theirs = "".join(clean_answer(answer).split())
         if ours == theirs or (ours and theirs and (ours in theirs or theirs in ours)):
             return True
     return False

@@ -33,18 +33,8 @@ LAYOUT = """{name}.csv           stimulus_id, scan_id, instance_type, target_id,
 scannetv2_val.txt    scene ids of the split (test = ScanNet's val)"""
 HARD_FROM = 3  # same-class objects, the target among them
 VIEW_WORDS = frozenset(
-    [
-        "front",
-        "behind",
-        "back",
-        "right",
-        "left",
-        "facing",
-        "leftmost",
-        "rightmost",
-        "looking",
-        "across",
-    ]
+    {"front", "behind", "back", "right", "left", "facing", "leftmost", "rightmost", "looking"}
+    | {"across"}
 )
 STIMULUS = re.compile(r"-(?P<label>.+?)-(?P<count>\d+)-(?P<target>\d+)(?P<distractors>(-\d+)*)-?")
 
