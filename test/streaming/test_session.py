@@ -20,7 +20,7 @@ from vidllm_ros.streaming.session import (
 from vidllm_ros.streaming.window import WindowSettings
 
 IMAGE = np.zeros((42, 56, 3), np.uint8)
-WINDOWS = WindowSettings(size=16, stride=4, min_frames=8, min_shared=4)
+WINDOWS = WindowSettings(size=16, stride=4, min_frames=8, min_shared=4, min_motion=0.0)
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ def test_map_is_upright_and_follows_the_truth(room, make_session, walk):
     assert newest.world_index == 0
     assert list(newest.timings_s) == [
         "reconstruct",
+        "detect",
         "register",
         "cloud",
-        "detect",
         "track",
         "fuse",
     ]
@@ -186,6 +186,104 @@ def test_film_that_ends_shows_its_last_frames(make_session, walk):
     result = session.process_next(partial=True)
     assert len(result.poses_map) == 3
     assert session.process_next(partial=True) is None
+
+
+def test_still_camera_neither_fills_the_map_nor_falls_silent(room):
+    errors = room.Errors(scale=0.03, turn_rad=0.01, shift_m=0.02, depth=0.05)
+    session = Session(
+        room.Backend(errors), SessionSettings(window=replace(WINDOWS, min_motion=1.0), voxel_m=0.1)
+    )
+    views = np.random.default_rng(0).integers(0, 256, (20, 42, 56, 3), np.uint8)
+    for i in range(20):
+        if session.add_frame(i * room.PERIOD_NS, views[i]).is_ready:
+            moved = session.process_next()
+    points, placed = len(session.cloud), moved.poses_map[-1]
+    still = []
+    for i in range(20, 100):
+        if session.add_frame(i * room.PERIOD_NS, views[19]).is_ready:
+            still.append(session.process_next())
+    assert len(still) == 20
+    assert all(result.is_still for result in still)
+    assert {result.registration.shared_frames for result in still} == {15}
+    assert len(session.cloud) == points
+    assert session.objects[0].last_seen_ns == 99 * room.PERIOD_NS
+    assert len(session.objects) == 1
+    # the places that still windows are joined to stay: no random walk
+    drift = [np.linalg.norm((r.poses_map[-2] - placed)[:3, 3]) for r in still]
+    assert np.mean(drift[10:]) < 2 * np.mean(drift[:10]) + 0.01
+
+
+def test_short_of_memory_the_same_window_is_computed_smaller(room, make_session, walk):
+    backend = room.Backend()
+    session = make_session(backend)
+    walk(session, 20)
+    asked, reconstruct = [], backend.reconstruct
+
+    def needs_memory(frames):
+        asked.append(len(frames))
+        if len(frames) > most:
+            raise MemoryError("simulated: no room")
+        return reconstruct(frames)
+
+    backend.reconstruct = needs_memory
+    most = 9
+    (result,) = walk(session, 4, first=20)
+    assert asked == [16, 12, 8]
+    assert result.reduced == "short of memory: 8 of 16 frames"
+    assert result.reconstruction.stamps_ns[-1] == 23 * room.PERIOD_NS
+    assert result.registration.shared_frames == 6
+    T_map_room = T_WORLD_OPTICAL_LEVEL @ invert_transform(room.true_pose(0))
+    np.testing.assert_allclose(result.poses_map[-1], T_map_room @ room.true_pose(23), atol=1e-6)
+    most = 16  # memory is there again
+    later = walk(session, 20 * 4, first=24)
+    assert later[0].reduced
+    assert not later[-1].reduced
+    assert {result.world_index for result in later} == {0}
+
+
+def test_window_that_fits_at_no_size_fails_in_words_and_costs_itself_only(
+    room, make_session, walk
+):
+    backend = room.Backend()
+    session = make_session(backend)
+    walk(session, 20)
+    backend.fails = True
+    walk(session, 4, first=20, process=False)
+    with pytest.raises(MemoryError, match=r"smallest step.*simulated.*free memory"):
+        session.process_next()
+    backend.fails = False
+    (result,) = walk(session, 4, first=24)
+    assert not result.reduced
+    assert len(result.poses_map) == 16
+
+
+def test_frames_are_kept_at_the_networks_size_and_forgotten_on_reset(room):
+    class Thrifty(room.Backend):
+        forgotten = 0
+
+        def prepare(self, frames, shrink=1.0):
+            return frames.select(range(len(frames)))  # a copy
+
+        def reconstruct(self, frames, shrink=1.0):
+            self.seen = frames
+            return super().reconstruct(frames)
+
+        def forget_frames(self):
+            self.forgotten += 1
+
+    backend = Thrifty()
+    session = Session(backend, SessionSettings(window=replace(WINDOWS, min_frames=2)))
+    K = np.diag([30.0, 30.0, 1.0])
+    session.add_frame(0, IMAGE, K=K)
+    session.add_frame(room.PERIOD_NS, IMAGE, K=K)
+    session.process_next()
+    np.testing.assert_array_equal(backend.seen.K, [K, K])
+    assert backend.forgotten == 0
+    session.reset()
+    for i in range(2, 4):
+        session.add_frame(i * room.PERIOD_NS, IMAGE)
+    session.process_next()
+    assert backend.forgotten == 1
 
 
 def test_reset_empties_everything(make_session, walk):

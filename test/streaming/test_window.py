@@ -144,8 +144,103 @@ def test_still_camera_adds_nothing_until_it_moves():
     window = make_window(min_motion=3.0)
     assert window.add(0, picture(100)).arrival is Arrival.KEPT
     for i in range(1, 5):
-        assert window.add(i * PERIOD_NS, picture(101)).arrival is Arrival.PASSED_OVER
+        assert window.add(i * PERIOD_NS, picture(101)).arrival is Arrival.STILL
     assert window.add(5 * PERIOD_NS, picture(110)).arrival is Arrival.KEPT
+    assert (window.counts.kept, window.counts.still, window.kept_count) == (2, 4, 2)
+
+
+def test_still_camera_goes_on_at_the_same_pace_with_the_newest_frame():
+    """The views that were kept stay in the window, however long the camera stands."""
+    window = make_window(min_motion=3.0)
+    moving = [window.add(i * PERIOD_NS, picture(10 * i)).is_ready for i in range(8)]
+    assert [i for i, is_ready in enumerate(moving) if is_ready] == [3, 5, 7]
+    assert not window.take().is_still
+    taken = []
+    for i in range(8, 108):
+        if window.add(i * PERIOD_NS, picture(71 + i % 2)).is_ready:
+            taken.append(window.take())
+    assert len(taken) == 50
+    assert all(entry.is_still for entry in taken)
+    for n, entry in enumerate(taken):
+        assert places(entry) == [1, 2, 3, 4, 5, 6, 7, 9 + 2 * n]
+    assert window.held_count <= 9
+    window.add(108 * PERIOD_NS, picture(90))
+    window.add(109 * PERIOD_NS, picture(100))
+    moved = window.take()
+    assert not moved.is_still
+    assert places(moved) == [2, 3, 4, 5, 6, 7, 108, 109]
+
+
+def test_still_from_the_beginning_gives_a_first_window_in_time():
+    window = make_window(min_motion=3.0)
+    taken = []
+    for i in range(8):
+        if window.add(i * PERIOD_NS, picture(5)).is_ready:
+            taken.append(window.take())
+    assert [places(entry) for entry in taken] == [[0, 3], [0, 5], [0, 7]]
+    assert [entry.is_still for entry in taken] == [False, True, True]
+
+
+def test_still_window_after_one_that_was_skipped_or_failed_has_something_new():
+    window = make_window(min_motion=3.0)
+    for i in range(8):
+        window.add(i * PERIOD_NS, picture(10 * i))  # never taken
+    window.add(8 * PERIOD_NS, picture(71))
+    window.add(9 * PERIOD_NS, picture(71))
+    first = window.take()
+    assert (places(first)[-2:], first.is_still) == ([7, 9], False)
+    window.settle(is_placed=False)
+    window.add(10 * PERIOD_NS, picture(71))
+    window.add(11 * PERIOD_NS, picture(71))
+    assert not window.take().is_still
+    window.settle(is_placed=True)
+    window.add(12 * PERIOD_NS, picture(71))
+    window.add(13 * PERIOD_NS, picture(71))
+    assert window.take().is_still
+
+
+def test_slow_motion_adds_up_until_a_frame_is_kept():
+    window = make_window(min_motion=3.0)
+    kept = [i for i in range(20) if window.add(i * PERIOD_NS, picture(i)).arrival is Arrival.KEPT]
+    assert kept == [0, 3, 6, 9, 12, 15, 18]
+
+
+def test_noise_is_stillness_and_a_pixel_of_motion_is_not_forever():
+    """The default threshold lies between a sensor's noise and a camera's creeping."""
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(40, 215, (12, 16))
+    scene = np.kron(coarse, np.ones((40, 48)))[..., None].repeat(3, axis=-1)
+    window = make_window(min_motion=WindowSettings.min_motion)
+
+    def view(shift_px):
+        noisy = scene[:480, shift_px : shift_px + 640] + rng.normal(0, 4, (480, 640, 3))
+        return noisy.clip(0, 255).astype(np.uint8)
+
+    arrivals = [window.add(i * PERIOD_NS, view(0)).arrival for i in range(10)]
+    assert arrivals[1:] == [Arrival.STILL] * 9
+    arrivals = [window.add((10 + i) * PERIOD_NS, view(i)).arrival for i in range(10)]
+    assert Arrival.KEPT in arrivals
+
+
+def test_frames_are_made_small_once_and_only_those_that_are_used():
+    made = []
+
+    def halve(rgb, K):
+        made.append(int(rgb[0, 0, 0]))
+        if rgb.shape[0] < 4:
+            raise ValueError("images: expected at least 4 px")
+        return rgb[::2, ::2], K
+
+    window = FrameWindow(WindowSettings(**SMALL, min_gap_s=0.3, min_motion=0.0), prepare=halve)
+    for i in range(8):
+        window.add(i * PERIOD_NS, picture(i))
+    assert made == [0, 2, 4, 6]
+    assert window.take().frames.images.shape == (4, 3, 4, 3)
+    small = window.add(8 * PERIOD_NS, picture(8, height=2))
+    assert small.arrival is Arrival.UNUSABLE
+    assert "at least 4 px" in small.problem
+    assert "image size changed from 8 x 6 to 8 x 2" in small.restarted
+    assert window.counts.dropped == 1
 
 
 def test_backward_jump_begins_a_new_world_and_says_so():

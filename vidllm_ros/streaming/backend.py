@@ -8,7 +8,7 @@ Next: session.py, the only caller.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ class Backend(Protocol):
     """A network that reconstructs windows and answers about them; called by one thread.
 
     Boxes are in the window's world, the optical frame of its first camera. Frames are named by
-    their stamps, so a backend may keep what it computed of a frame for the next window.
+    their stamps, so a backend may keep what it computed of a frame for the next window. A backend
+    that can do with less memory is a `ThriftyBackend` as well.
     """
 
     def reconstruct(self, frames: Frames) -> Reconstruction:
@@ -45,6 +46,34 @@ class Backend(Protocol):
 
     def describe(self, scene: SceneContext, box: GroundedBox) -> Answer:
         """Say what stands in a box."""
+        ...
+
+
+@runtime_checkable
+class ThriftyBackend(Protocol):
+    """What a session uses of a backend that has it: frames made small once, memory given back.
+
+    Without these a session keeps frames as they come and, short of memory, computes fewer of them.
+    """
+
+    def prepare(self, frames: Frames, shrink: float = 1.0) -> Frames:
+        """Bring frames to the size the network sees; any thread may call it.
+
+        Args:
+            frames: of any size; prepared ones come back as they are.
+            shrink: share of that size.
+
+        Raises:
+            ValueError: the frames cannot be used.
+        """
+        ...
+
+    def reconstruct(self, frames: Frames, shrink: float = 1.0) -> Reconstruction:
+        """As `Backend.reconstruct`, with smaller images."""
+        ...
+
+    def forget_frames(self) -> None:
+        """Give back the memory of frames seen before."""
         ...
 
 

@@ -86,7 +86,7 @@ class WindowResult:
         poses_map: T_map_camera of every frame, (S, 4, 4), m.
         cloud: this window's points in the map, thinned.
         objects: every object known now, in the map, ordered by id.
-        timings_s: stages of the work in order: reconstruct, register, cloud, detect, track, fuse.
+        timings_s: stages of the work in order: reconstruct, detect, register, cloud, track, fuse.
         scale: metres per unit of the relative reconstruction.
         scale_spread: of the per-frame scales, over their median.
         dropped_frames: frames so far that came out of order.
@@ -94,6 +94,9 @@ class WindowResult:
         window_index: of the windows computed since the session began, from 0.
         world_index: another number means another map: nothing before it holds any more.
         registration: how it was joined, None for the first window of a world.
+        is_still: it shows nothing new, so the map's points and the places that later windows are
+            joined to stay as they were.
+        reduced: in words, where memory did not suffice for all of it; else empty.
     """
 
     reconstruction: Reconstruction
@@ -109,6 +112,8 @@ class WindowResult:
     window_index: int
     world_index: int
     registration: Registration | None
+    is_still: bool = False
+    reduced: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from vidllm_ros.streaming.results import (
     WindowOutdatedError,
     WindowResult,
 )
+from vidllm_ros.streaming.runner import NetworkRunner
 from vidllm_ros.streaming.stopwatch import Stopwatch
 from vidllm_ros.streaming.tracking import ObjectTracker, View
 from vidllm_ros.streaming.window import Added, FrameCounts, FrameWindow, Window
@@ -70,10 +71,10 @@ class Session:
     """Holds windows, map, objects and the scene that questions are asked of."""
 
     def __init__(self, backend: Backend, settings: SessionSettings | None = None) -> None:
-        self._backend = backend
+        self._runner = NetworkRunner(backend)
         self._settings = settings or SessionSettings()
         self._lock = threading.RLock()
-        self._window = FrameWindow(self._settings.window)
+        self._window = FrameWindow(self._settings.window, prepare=self._runner.prepare)
         self._windows_done = 0
         self._worlds = 0
         self._first_world = 0  # frames of worlds before it were reset
@@ -112,6 +113,7 @@ class Session:
         """Forget frames, map, objects and scene; the next window begins a new world."""
         with self._lock:
             self._window.restart()
+            self._runner.forget_soon()
             self._first_world = self._window.world
             self._world = self._new_world()
 
@@ -213,6 +215,9 @@ class Session:
     def process(self, window: Window, T_map_camera: Float64 | None = None) -> WindowResult:
         """Reconstruct a window, place it in the map and learn from it.
 
+        Where memory does not suffice, the same window is computed smaller (memory_steps.py) and
+        the result says so.
+
         Args:
             window: from `take_window`.
             T_map_camera: pose of its first camera where something else knows it (TF), used by the
@@ -220,6 +225,7 @@ class Session:
 
         Raises:
             WindowOutdatedError: the world was reset meanwhile.
+            MemoryError: not even the smallest step fits.
             Exception: whatever the backend raises; the session stays as it was.
         """
         watch = Stopwatch()
@@ -238,8 +244,7 @@ class Session:
             self._require_current(window)
             world = self._world
             is_joinable = window.world == self._world_of_frames
-        with watch("reconstruct"):
-            rec = self._backend.reconstruct(window.frames)
+        rec, boxes, reduced = self._runner.compute(window.frames, watch)
         with watch("register"):
             joined = register(world.placed if is_joinable else (), rec)
             start = T_WORLD_OPTICAL_LEVEL if T_map_camera is None else T_map_camera
@@ -255,19 +260,20 @@ class Session:
                 rec, T_map_window, settings.confidence_quantile, settings.voxel_m,
                 settings.map_frame,
             )  # fmt: skip
-        with watch("detect"):
-            found = [transform_box(T_map_window, b) for b in self._backend.detect(rec.scene)]
+        found = [transform_box(T_map_window, box) for box in boxes]
         with self._lock:
             self._require_current(window)
             if joined is None and world.placed:  # another camera, a jump of stamps, or a long gap
                 world = self._world = self._new_world()
+            is_still = window.is_still and bool(world.placed)
             self._world_of_frames = window.world
             with watch("track"):
                 depth = np.where(rec.valid, rec.depth, np.inf).astype(np.float32)
                 view = View(poses_map, rec.K, depth)
                 objects = world.tracker.update(found, rec.stamps_ns[-1], view)
             with watch("fuse"):
-                world.cloud.add(cloud)
+                if not is_still:  # the same view again would add its errors only
+                    world.cloud.add(cloud)
             counts = self._window.counts
             result = WindowResult(
                 reconstruction=rec,
@@ -283,8 +289,11 @@ class Session:
                 window_index=self._windows_done,
                 world_index=world.index,
                 registration=joined,
+                is_still=is_still,
+                reduced=reduced,
             )
-            world.placed = frames_placed
+            if not is_still:
+                world.placed = frames_placed
             world.newest = result
             self._windows_done += 1
             self._window.settle(is_placed=True)
@@ -303,7 +312,7 @@ class Session:
         newest = world.newest
         if newest is None:  # reset since the check
             raise NoWindowYetError("the map was reset; wait for the next window")
-        answer = self._backend.answer(newest.reconstruction.scene, words)
+        answer = self._runner.answer(newest.reconstruction.scene, words)
         boxes = [transform_box(newest.T_map_window, box) for box in answer.boxes]
         with self._lock:
             named = tuple(world.tracker.identify(box) for box in boxes)

@@ -3,144 +3,79 @@
 
 The same frames in the same order give the same windows, however fast they come. Where the network
 is slower than the camera, a window keeps some frames of the one before it and spreads the rest
-over what came since, so that windows can always be joined. Next: registration.py joins them.
+over what came since, so that windows can always be joined. Where the camera stands still, windows
+go on at the same pace: the views kept so far and the newest frame, which is shown but not kept.
+Next: registration.py joins them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vidllm_ros.streaming.window_types import (
+    Added,
+    Arrival,
+    FrameCounts,
+    Window,
+    WindowSettings,
+)
 from vidllm_ros.structures import Frames
+
+__all__ = ["Added", "Arrival", "FrameCounts", "FrameWindow", "Window", "WindowSettings"]
 
 _GAP_SLACK = 0.95  # a camera's jitter must not halve its frame rate
 _THUMBNAIL = (32, 24)
 
-
-@dataclass(frozen=True)
-class WindowSettings:
-    """When a frame is kept and when a window is ready.
-
-    Attributes:
-        size: frames of a full window.
-        stride: new frames between two windows.
-        min_frames: frames of the first, shorter window of a world; size means no short windows.
-        min_shared: frames a window keeps of the one before it, at least.
-        min_gap_s: frames closer than this to the last kept one are passed over.
-        min_motion: frames whose mean brightness change (0..255) to the last kept one is smaller
-            are passed over.
-        max_gap_s: a longer pause starts a new world.
-        backward_tolerance_s: a frame older than the last by more than this restarts the world (a
-            looping bag); one older by less came out of order and is dropped.
-    """
-
-    size: int = 32
-    stride: int = 8
-    min_frames: int = 8
-    min_shared: int = 8
-    min_gap_s: float = 0.1
-    min_motion: float = 0.0
-    max_gap_s: float = 5.0
-    backward_tolerance_s: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size: expected at least 1 frame, got {self.size}")
-        for name in ("stride", "min_frames"):
-            value = getattr(self, name)
-            if not 1 <= value <= self.size:
-                raise ValueError(f"{name}: expected 1 to size ({self.size}), got {value}")
-        for name in ("min_shared", "min_gap_s", "min_motion", "backward_tolerance_s"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        if not self.max_gap_s > self.min_gap_s:
-            raise ValueError(
-                f"max_gap_s: expected more than min_gap_s ({self.min_gap_s}), got {self.max_gap_s}"
-            )
-
-
-class Arrival(Enum):
-    """What became of a frame."""
-
-    KEPT = "kept"
-    PASSED_OVER = "too soon after or too like the last kept frame"
-    DROPPED = "out of order: not newer than the last frame"
-
-
-@dataclass(frozen=True)
-class Added:
-    """The outcome of adding a frame.
-
-    Attributes:
-        arrival: what became of it.
-        is_ready: a new window waits to be taken.
-        restarted: why a new world began with this frame; empty where none did.
-    """
-
-    arrival: Arrival
-    is_ready: bool = False
-    restarted: str = ""
-
-
-@dataclass(frozen=True)
-class Window:
-    """Frames to reconstruct together.
-
-    Attributes:
-        frames: oldest first.
-        world: number of the world they belong to; another number means that nothing is shared.
-        index: number of the window among all that became ready, from 0.
-    """
-
-    frames: Frames
-    world: int
-    index: int
+Image = NDArray[np.uint8]
+Intrinsics = NDArray[np.float64] | None
+Prepare = Callable[[Image, Intrinsics], tuple[Image, Intrinsics]]
+"""Bring an image and its K to the size the network wants; ValueError where that cannot be."""
 
 
 @dataclass(frozen=True)
 class _Kept:
     stamp_ns: int
-    rgb: NDArray[np.uint8]
-    K: NDArray[np.float64] | None
-
-
-@dataclass
-class FrameCounts:
-    """What became of all frames so far."""
-
-    kept: int = 0
-    passed_over: int = 0
-    dropped: int = 0
-    restarts: int = 0
-    skipped_windows: int = 0
+    rgb: Image
+    K: Intrinsics
 
 
 @dataclass
 class FrameWindow:
-    """Collects frames and hands out windows. Not thread-safe: session.py holds the lock."""
+    """Collects frames and hands out windows. Not thread-safe: session.py holds the lock.
+
+    Attributes:
+        settings: when a frame is kept.
+        counts: what became of all frames.
+        world: number of the world that frames belong to now.
+        prepare: makes a frame smaller when it is kept, once; None keeps it as it is.
+    """
 
     settings: WindowSettings = field(default_factory=WindowSettings)
     counts: FrameCounts = field(default_factory=FrameCounts)
     world: int = 0
+    prepare: Prepare | None = None
 
     def __post_init__(self) -> None:
         self._ready_count = 0
         self._frame_id = ""
+        self._shape: tuple[int, ...] = ()
         self._clear()
 
     def _clear(self) -> None:
         self._kept: list[_Kept] = []
         self._anchors: list[_Kept] = []
         self._settled_anchors: list[_Kept] = []
-        self._pending: tuple[_Kept, ...] | None = None
-        self._new = 0
+        self._pending: tuple[tuple[_Kept, ...], _Kept | None] | None = None
+        self._since = 0  # frames kept or still since the last window became ready
         self._has_emitted = False
         self._last_stamp_ns: int | None = None
+        self._used_stamp_ns = 0  # of the last frame that was kept or still
+        self._still: _Kept | None = None  # the newest frame, where it shows the last kept view
         self._thumbnail: NDArray[np.float32] | None = None
 
     def restart(self) -> None:
@@ -152,9 +87,9 @@ class FrameWindow:
     def add(
         self,
         stamp_ns: int,
-        rgb: NDArray[np.uint8],
+        rgb: Image,
         frame_id: str = "camera_optical_frame",
-        K: NDArray[np.float64] | None = None,
+        K: Intrinsics = None,
     ) -> Added:
         """Take a frame in the order of arrival.
 
@@ -171,15 +106,25 @@ class FrameWindow:
             self.counts.dropped += 1
             return Added(Arrival.DROPPED)
         self._last_stamp_ns = stamp_ns
-        self._frame_id = frame_id
-        thumbnail = _thumbnail(rgb) if self.settings.min_motion > 0 else None
-        if self._is_too_like(stamp_ns, thumbnail):
+        self._frame_id, self._shape = frame_id, rgb.shape
+        if self._is_too_soon(stamp_ns):
             self.counts.passed_over += 1
             return Added(Arrival.PASSED_OVER)
-        self._thumbnail = thumbnail
-        self._kept.append(_Kept(stamp_ns, rgb, K))
+        try:
+            small, K = (rgb, K) if self.prepare is None else self.prepare(rgb, K)
+        except ValueError as error:
+            self.counts.dropped += 1
+            return Added(Arrival.UNUSABLE, restarted=restarted, problem=str(error))
+        self._used_stamp_ns = stamp_ns
+        self._since += 1
+        frame = _Kept(stamp_ns, small, K)
+        if self._is_still(small):
+            self._still = frame
+            self.counts.still += 1
+            return Added(Arrival.STILL, self._emit_if_due(), restarted)
+        self._still = None
+        self._kept.append(frame)
         self.counts.kept += 1
-        self._new += 1
         self._trim()
         return Added(Arrival.KEPT, self._emit_if_due(), restarted)
 
@@ -191,7 +136,8 @@ class FrameWindow:
     @property
     def held_count(self) -> int:
         """Frames in memory, those that join windows included."""
-        return len({id(frame) for frame in (*self._kept, *self._anchors)})
+        still = [] if self._still is None else [self._still]
+        return len({id(frame) for frame in (*self._kept, *self._anchors, *still)})
 
     def take(self, partial: bool = False) -> Window | None:
         """Return the newest window that is ready and has not been taken, or None.
@@ -200,13 +146,17 @@ class FrameWindow:
             partial: where none is ready, take the frames that no window has shown yet, few as they
                 are: for a film that has ended.
         """
-        if self._pending is None and partial and self._new > 0:
+        if self._pending is None and partial and self._since > 0:
             self._emit()
         if self._pending is None:
             return None
-        frames = self._compose(self._pending)
+        kept, still = self._pending
         self._pending = None
+        is_still = still is not None and bool(self._anchors) and kept[-1] is self._anchors[-1]
+        frames = self._compose(kept, self.settings.size - (still is not None))
         self._anchors = list(frames[-max(self.settings.min_shared, 1) :])
+        if still is not None:
+            frames = [*frames, still]
         has_K = all(frame.K is not None for frame in frames)
         return Window(
             Frames(
@@ -217,6 +167,7 @@ class FrameWindow:
             ),
             self.world,
             self._ready_count - 1,
+            is_still,
         )
 
     def settle(self, is_placed: bool) -> None:
@@ -229,7 +180,7 @@ class FrameWindow:
         else:
             self._anchors = self._settled_anchors
 
-    def _reason_to_restart(self, stamp_ns: int, rgb: NDArray[np.uint8], frame_id: str) -> str:
+    def _reason_to_restart(self, stamp_ns: int, rgb: Image, frame_id: str) -> str:
         if self._last_stamp_ns is None:
             return ""
         step_s = (stamp_ns - self._last_stamp_ns) * 1e-9
@@ -237,28 +188,32 @@ class FrameWindow:
             return f"stamps jumped back by {-step_s:.3f} s"
         if step_s > self.settings.max_gap_s:
             return f"no frame for {step_s:.3f} s"
-        if self._kept and self._kept[-1].rgb.shape != rgb.shape:
-            was, now = self._kept[-1].rgb.shape, rgb.shape
+        if self._kept and self._shape != rgb.shape:
+            was, now = self._shape, rgb.shape
             return f"image size changed from {was[1]} x {was[0]} to {now[1]} x {now[0]}"
         if frame_id != self._frame_id:
             return f"camera changed from {self._frame_id} to {frame_id}"
         return ""
 
-    def _is_too_like(self, stamp_ns: int, thumbnail: NDArray[np.float32] | None) -> bool:
-        if not self._kept:
+    def _is_too_soon(self, stamp_ns: int) -> bool:
+        gap_s = (stamp_ns - self._used_stamp_ns) * 1e-9
+        return bool(self._kept) and gap_s < _GAP_SLACK * self.settings.min_gap_s
+
+    def _is_still(self, rgb: Image) -> bool:
+        """Say whether a frame shows the view kept last; remember its view where it does not."""
+        if self.settings.min_motion == 0 or self.settings.size == 1:
             return False
-        gap_s = (stamp_ns - self._kept[-1].stamp_ns) * 1e-9
-        if gap_s < _GAP_SLACK * self.settings.min_gap_s:
-            return True
-        if thumbnail is None or self._thumbnail is None:
-            return False
-        return float(np.abs(thumbnail - self._thumbnail).mean()) < self.settings.min_motion
+        thumbnail = _thumbnail(rgb)
+        if self._kept and self._thumbnail is not None:
+            change = float(np.abs(thumbnail - self._thumbnail).mean())
+            if change < self.settings.min_motion:
+                return True
+        self._thumbnail = thumbnail
+        return False
 
     def _emit_if_due(self) -> bool:
-        if self._has_emitted:
-            is_due = self._new >= self.settings.stride
-        else:
-            is_due = len(self._kept) >= self.settings.min_frames
+        settings = self.settings
+        is_due = self._since >= (settings.stride if self._has_emitted else settings.min_frames)
         if is_due:
             self._emit()
         return is_due
@@ -266,14 +221,13 @@ class FrameWindow:
     def _emit(self) -> None:
         if self._pending is not None:
             self.counts.skipped_windows += 1
-        self._pending = tuple(self._kept)
-        self._new = 0
+        self._pending = tuple(self._kept), self._still
+        self._since = 0
         self._has_emitted = True
         self._ready_count += 1
 
-    def _compose(self, kept: Sequence[_Kept]) -> list[_Kept]:
-        """Choose a window's frames: the newest, or anchors and a spread of what came since."""
-        size = self.settings.size
+    def _compose(self, kept: Sequence[_Kept], size: int) -> list[_Kept]:
+        """Choose `size` frames: the newest, or anchors and a spread of what came since."""
         newest = list(kept[-size:])
         if not self._anchors:
             return newest
@@ -312,6 +266,6 @@ def _thinned(frames: list[_Kept], count: int, start_ns: int) -> list[_Kept]:
     return chosen
 
 
-def _thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _thumbnail(rgb: Image) -> NDArray[np.float32]:
     small = cv2.resize(rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32).mean(axis=-1)

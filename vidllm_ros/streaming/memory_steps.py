@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Out of memory: compute the same window smaller, say so, and try the full size again later.
+
+First fewer frames, spread evenly over the window, then smaller images: a step costs resolution,
+never a window. After some windows that worked the step above is tried; each time that fails, the
+next try waits twice as long. Next: runner.py, which climbs these steps.
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vidllm_ros.structures import Frames
+
+FEWEST_FRAMES = 2
+_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+_PATIENCE, _LONGEST_PATIENCE = 8, 128
+
+
+@dataclass(frozen=True)
+class MemoryStep:
+    """How much of a window is computed.
+
+    Attributes:
+        frames: share of its frames.
+        shrink: share of the network's image size; only backends that can (backend.py) do it.
+    """
+
+    frames: float
+    shrink: float
+
+
+STEPS = (
+    MemoryStep(1.0, 1.0),
+    MemoryStep(0.75, 1.0),
+    MemoryStep(0.5, 1.0),
+    MemoryStep(0.25, 1.0),
+    MemoryStep(0.25, 0.75),
+    MemoryStep(0.25, 0.5),
+)
+
+
+class MemorySteps:
+    """Where on the steps the session stands; used by the network's thread alone."""
+
+    def __init__(self) -> None:
+        self._index = 0
+        self._patience = _PATIENCE
+        self._done = 0
+        self._climbed = False
+
+    @property
+    def step(self) -> MemoryStep:
+        return STEPS[self._index]
+
+    @property
+    def index(self) -> int:
+        """0 is the full size."""
+        return self._index
+
+    def down(self) -> bool:
+        """Take the next smaller step; False at the last one."""
+        if self._climbed:  # the step above was tried and is still too much
+            self._patience = min(2 * self._patience, _LONGEST_PATIENCE)
+        self._climbed, self._done = False, 0
+        if self._index + 1 == len(STEPS):
+            return False
+        self._index += 1
+        return True
+
+    def back_to(self, index: int) -> None:
+        """Return to a step: not even the smallest worked, so size was not the matter."""
+        self._index, self._done, self._climbed = index, 0, False
+
+    def worked(self) -> None:
+        """Note that a window was computed; after enough of them the step above is tried."""
+        if self._climbed:
+            self._climbed, self._patience = False, _PATIENCE
+        if self._index == 0:
+            return
+        self._done += 1
+        if self._done >= self._patience:
+            self._index -= 1
+            self._done, self._climbed = 0, True
+
+    def words(self, frames: int) -> str:
+        """Say in words what a window of so many frames is reduced to; empty at full size."""
+        if self._index == 0:
+            return ""
+        step = self.step
+        size = "" if step.shrink == 1 else f", images at {step.shrink:.0%} of the network's size"
+        return f"short of memory: {count_of(frames, step)} of {frames} frames{size}"
+
+
+def count_of(frames: int, step: MemoryStep) -> int:
+    """Frames of a window of `frames` that a step computes."""
+    return min(frames, max(FEWEST_FRAMES, round(frames * step.frames)))
+
+
+def thin_frames(frames: Frames, step: MemoryStep) -> Frames:
+    """Choose a step's frames evenly, first and last among them, so that windows still overlap."""
+    count = count_of(len(frames), step)
+    if count == len(frames):
+        return frames
+    return frames.select([int(i) for i in np.linspace(0, len(frames) - 1, count).round()])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell a lack of memory, on the host or a device, from other failures."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
+
+
+def free_memory() -> None:
+    """Give back what nobody holds any more, on the host and on a GPU in use."""
+    gc.collect(1)  # young cycles: what a failed window left; a full pass takes a second
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
