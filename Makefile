@@ -3,6 +3,7 @@
 
 ROOM ?=
 INPUT ?=
+TOPIC ?=
 DEMO_ARGS ?=
 export PYTHON
 
@@ -13,6 +14,7 @@ help:
 	@echo "make demo              play an unseen room to the node over ROS 2, ask it, draw what it saw (demo_out/)"
 	@echo "make demo ROOM=seed    the same in another room"
 	@echo "make demo INPUT=path   the same with your video, folder of images or rosbag2"
+	@echo "          TOPIC=/name  which camera of a rosbag2 that holds several"
 	@echo "make test              format, lint, types, package.xml, all tests"
 	@echo "make setup             only the environment; then: . scripts/env.sh"
 	@echo "make clean             remove everything these have made"
@@ -22,7 +24,7 @@ setup:
 	@scripts/setup.sh
 
 demo: setup
-	@. scripts/env.sh && exec vidllm demo $(if $(ROOM),--room '$(ROOM)') $(if $(INPUT),--input '$(INPUT)') $(DEMO_ARGS)
+	@. scripts/env.sh && exec vidllm demo $(if $(ROOM),--room '$(ROOM)') $(if $(INPUT),--input '$(INPUT)') $(if $(TOPIC),--topic '$(TOPIC)') $(DEMO_ARGS)
 
 test: setup
 	@scripts/check.sh

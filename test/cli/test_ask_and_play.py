@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vidllm_ros.cli import ask, play, ros_processes
+from vidllm_ros.cli.cameras import Playback
 
 
 @pytest.fixture
@@ -42,6 +43,42 @@ def test_play_sends_every_frame(pretended, tmp_path, capsys):
     assert "film: 5 frames played" in capsys.readouterr().out
     frames = [json.loads(line) for line in (pretended / "frames.jsonl").read_text().splitlines()]
     assert [frame["shape"] for frame in frames] == [[20, 30, 3]] * 5
+
+
+def test_play_repeats_and_renames(pretended, tmp_path, capsys):
+    (pretended / "node_arguments").write_text("")
+    film = tmp_path / "film"
+    film.mkdir()
+    for index in range(3):
+        cv2.imwrite(str(film / f"{index}.png"), np.full((20, 30, 3), index, np.uint8))
+    words = ["--loop", "2", "--rate", "7", "--image", "/front/image_raw", "--compressed"]
+    assert play.main([str(film), *words, "--keep-stamps"]) == 0
+    assert "film: 6 frames played" in capsys.readouterr().out
+    frames = [json.loads(line) for line in (pretended / "frames.jsonl").read_text().splitlines()]
+    stamps = [frame["original_ns"] for frame in frames]
+    assert stamps[:3] == stamps[3:]
+    words = Playback(7.0, 2, True, True, "/front/image_raw").options()
+    assert words[words.index("--rate") + 1] == "7.0"
+    assert words[words.index("--transport") + 1] == "compressed"
+    assert words[words.index("--stamps") + 1] == "keep"
+    assert words[words.index("--ros-args") :] == [
+        *("--ros-args", "-r", "image:=/front/image_raw"),
+        *("-r", "image/compressed:=/front/image_raw/compressed"),
+        *("-r", "camera_info:=/front/camera_info"),
+    ]
+    assert Playback().options(5.0)[-2:] == ["--rate", "5.0"]
+
+
+def test_play_that_nobody_hears_says_so(pretended, tmp_path, monkeypatch, capsys):
+    (tmp_path / "0.png").write_bytes(cv2.imencode(".png", np.zeros((20, 30, 3)))[1].tobytes())
+    monkeypatch.setenv("NOBODY_LISTENS", "1")
+    assert play.main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.strip() == "vidllm play: nobody subscribed"
+
+
+def test_a_topic_needs_a_bag(pretended, tmp_path, capsys):
+    assert play.main(["--room", "1", "--topic", "/front"]) == 1
+    assert "--topic: expected a bag as INPUT" in capsys.readouterr().err
 
 
 def test_play_wants_one_source(capsys):

@@ -5,6 +5,8 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 from vidllm_ros.cli import infer
 
@@ -89,6 +91,34 @@ def test_bad_input_is_one_sentence_and_writes_nothing(make, said, tmp_path, caps
     assert said in shown.err
     assert len(shown.err.strip().splitlines()) == 1
     assert not ply.parent.exists()
+
+
+@pytest.fixture
+def bag(tmp_path):
+    """Return a bag of two cameras; the front one has 4 frames of 28 x 42, the rear one 2."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    kind = "sensor_msgs/msg/Image"
+    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for name, count in (("/front/image_raw", 4), ("/rear/image_raw", 2)):
+            connection = writer.add_connection(name, kind, typestore=store)
+            for index in range(count):
+                stamp = store.types["builtin_interfaces/msg/Time"](1 + index, 0)
+                head = store.types["std_msgs/msg/Header"](stamp, "camera_optical_frame")
+                pixels = np.full(28 * 42 * 3, 40 * index, np.uint8)
+                message = store.types[kind](head, 28, 42, "rgb8", 0, 42 * 3, pixels)
+                writer.write(connection, (1 + index) * 10**9, store.serialize_cdr(message, kind))
+    return tmp_path / "bag"
+
+
+def test_a_bag_of_two_cameras_wants_a_topic(bag, capsys):
+    assert infer.main([str(bag), *STANDIN]) == 1
+    said = capsys.readouterr().err
+    assert "/front/image_raw, /rear/image_raw" in said
+    assert "--topic" in said
+    assert infer.main([str(bag), "--topic", "/rear/image_raw", *STANDIN]) == 0
+    assert ": 2 frames," in capsys.readouterr().out
+    assert infer.main([str(bag), "--topic", "/none", *STANDIN]) == 1
+    assert "got /none" in capsys.readouterr().err
 
 
 def test_bad_output_is_refused_before_anything_is_read(tmp_path, capsys):

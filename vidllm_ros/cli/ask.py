@@ -23,11 +23,15 @@ def ask(
     retry: Annotated[
         float, typer.Option(min=0.0, help="seconds to go on asking while it has no window yet")
     ] = 0.0,
+    service: Annotated[
+        str, typer.Option(help="name of the service, such as /robot1/ask in a namespace")
+    ] = "ask",
     json: Annotated[bool, typer.Option(help="print one JSON object a question")] = False,
 ) -> None:
     """Ask a running node through its /ask service."""
     check_ros()
-    options = ["--timeout", str(timeout), "--retry", str(retry), *(["--json"] if json else [])]
+    options = ["--timeout", str(timeout), "--retry", str(retry), "--service", service]
+    options += ["--json"] if json else []
     command = [sys.executable, "-m", f"{ROS_PACKAGE}.ask", *options, "--", *question]
     done = subprocess.run(command, check=False)
     if done.returncode != 0:

@@ -12,7 +12,7 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +39,7 @@ GENERAL_QUESTIONS = (
     "what is the nearest object in the first view?",
 )
 PLAYER_OPTIONS = ["--json", "--wait", "300", "--hold", "1"]
+FOR_EVER = 0  # of Playback.loops
 THUMBNAIL_PX = 320
 JPEG_QUALITY = 90
 
@@ -51,6 +52,38 @@ class AskedQuestion:
     answers: tuple[str, ...] | None
 
 
+@dataclass(frozen=True)
+class Playback:
+    """How frames are played.
+
+    Attributes:
+        rate_hz: frames a second, or None for their own times.
+        loops: how often, FOR_EVER until somebody ends it.
+        compressed: as JPEG on image/compressed.
+        keep_stamps: publish the stamps of the film instead of the present.
+        image: topic of the images instead of `image`; camera_info goes beside it.
+    """
+
+    rate_hz: float | None = None
+    loops: int = 1
+    compressed: bool = False
+    keep_stamps: bool = False
+    image: str | None = None
+
+    def options(self, rate_hz: float | None = None) -> list[str]:
+        """Return the player's command line; `rate_hz` holds where none was chosen."""
+        rate_hz = self.rate_hz or rate_hz
+        words = [*PLAYER_OPTIONS, *([] if rate_hz is None else ["--rate", str(rate_hz)])]
+        words += ["--transport", "compressed"] if self.compressed else []
+        words += ["--stamps", "keep"] if self.keep_stamps else []
+        if self.image:
+            info = "/".join([*self.image.split("/")[:-1], "camera_info"])
+            twin = f"image/compressed:={self.image}/compressed"
+            words += ["--ros-args", "-r", f"image:={self.image}", "-r", twin]
+            words += ["-r", f"camera_info:={info}"]
+        return words
+
+
 class Camera(Protocol):
     """Frames to play, and what is known about them."""
 
@@ -59,7 +92,7 @@ class Camera(Protocol):
     frames: int | None
     fault: BaseException | None
 
-    def play(self, processes: RosProcesses, folder: Path, rate_hz: float | None) -> RosProcess:
+    def play(self, processes: RosProcesses, folder: Path, playback: Playback) -> RosProcess:
         """Start the player; `folder` is for files on the way to it."""
 
     def image(self, stamp_ns: int) -> NDArray[np.uint8]:
@@ -91,7 +124,7 @@ class RoomCamera:
             outline=floor_outline(self.sample, seed),
         )
 
-    def play(self, processes: RosProcesses, folder: Path, rate_hz: float | None) -> RosProcess:
+    def play(self, processes: RosProcesses, folder: Path, playback: Playback) -> RosProcess:
         frames = self.sample.frames
         np.savez(
             folder / "room.npz",
@@ -100,8 +133,8 @@ class RoomCamera:
             K=self.sample.K,
             frame_id=np.array(frames.frame_id),
         )
-        rate = ["--rate", str(rate_hz or ROOM_RATE_HZ)]
-        return processes.start("play", [str(folder / "room.npz"), *PLAYER_OPTIONS, *rate])
+        words = ["--loop", str(playback.loops), *playback.options(ROOM_RATE_HZ)]
+        return processes.start("play", [str(folder / "room.npz"), *words])
 
     def image(self, stamp_ns: int) -> NDArray[np.uint8]:
         return self.sample.frames.images[self.sample.frames.stamps_ns.index(stamp_ns)]
@@ -146,6 +179,8 @@ class FilmCamera:
         path: the film.
         window: frames a window wants; fewer in the film are said and used.
         asked: questions to ask instead of the general ones.
+        topic: of the images, in a bag of several cameras.
+        is_remembered: small copies of the frames are kept for pictures.
         frames: how many there are, where that is known before they are read.
         fault: what went wrong while the film was read.
     """
@@ -153,6 +188,8 @@ class FilmCamera:
     path: Path
     window: int
     asked: tuple[str, ...] = ()
+    topic: str | None = None
+    is_remembered: bool = True
     name: str = ""
     truth: Truth | None = None
     frames: int | None = None
@@ -165,28 +202,35 @@ class FilmCamera:
         self.name = self.path.name
         if seven_scenes.is_sequence(self.path):
             self.truth = seven_scenes_truth(self.path)
-        self._rest = iter(iterate_frames(self.path))
+        self._rest = iter(iterate_frames(self.path, self.topic))
         self._first = list(islice(self._rest, self.window))
         if not self._first:
             raise ValueError(f"{self.path}: expected a film, got one without any frame")
         if len(self._first) < self.window:
             self.frames = len(self._first)
 
-    def play(self, processes: RosProcesses, folder: Path, rate_hz: float | None) -> RosProcess:
-        rate = [] if rate_hz is None else ["--rate", str(rate_hz)]
-        player = processes.start("play", ["-", *PLAYER_OPTIONS, *rate], has_input=True)
-        threading.Thread(target=self._feed, args=(player,), daemon=True).start()
+    def play(self, processes: RosProcesses, folder: Path, playback: Playback) -> RosProcess:
+        player = processes.start("play", ["-", *playback.options()], has_input=True)
+        feeder = threading.Thread(target=self._feed, args=(player, playback.loops), daemon=True)
+        feeder.start()
         return player
 
-    def _feed(self, player: RosProcess) -> None:
+    def _every_frame(self, loops: int) -> Iterator[VideoFrame]:
+        """Yield the film `loops` times; the first time what was read already comes first."""
+        yield from chain(self._first, self._rest)
+        for _ in repeat(None) if loops == FOR_EVER else range(loops - 1):
+            yield from iterate_frames(self.path, self.topic)
+
+    def _feed(self, player: RosProcess, loops: int = 1) -> None:
         """Write every frame to the player; it takes them no faster than it plays."""
         stream = player.process.stdin
         if stream is None:  # started with has_input
             raise AssertionError("a player without stdin")
         try:
             with stream:
-                for frame in chain(self._first, self._rest):
-                    self._keep(frame)
+                for frame in self._every_frame(loops):
+                    if self.is_remembered:
+                        self._keep(frame)
                     stream.write(frame_header(frame) + np.ascontiguousarray(frame.rgb).tobytes())
                     stream.flush()
         except BrokenPipeError:

@@ -19,6 +19,7 @@ from rich.console import Console
 
 FAILED = 1
 INTERRUPTED = 130
+TOPIC_HELP = "image topic of a rosbag2 with several cameras"
 
 
 class UserError(Exception):

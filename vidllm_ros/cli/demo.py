@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 
 from vidllm_ros.cli.backends import BackendName, bundled_model
-from vidllm_ros.cli.command import FAILED, note, run_command
+from vidllm_ros.cli.command import FAILED, TOPIC_HELP, UserError, note, run_command
 from vidllm_ros.cli.output_files import check_folder_target
 from vidllm_ros.cli.ros_processes import check_ros
 
@@ -43,6 +43,7 @@ def demo(
         Path | None,
         typer.Option("--input", help="your own video, folder of images, or rosbag2 instead"),
     ] = None,
+    topic: Annotated[str | None, typer.Option(help=f"with --input: {TOPIC_HELP}")] = None,
     ask: Annotated[
         list[str] | None, typer.Option(help="what to ask about --input; several times")
     ] = None,
@@ -61,7 +62,7 @@ def demo(
         model = bundled_model()
     begin = time.monotonic()
     with Console(stderr=True).status("reading the film" if source else f"rendering room {room}"):
-        camera = open_camera(room, source, tuple(ask or ()))
+        camera = open_camera(room, source, tuple(ask or ()), topic)
     window = min(WINDOW, camera.frames or WINDOW)
     if window < WINDOW:
         note(f"{camera.name}: {window} frames where {WINDOW} are wanted; going on with these")
@@ -80,12 +81,16 @@ def demo(
         raise typer.Exit(FAILED)
 
 
-def open_camera(room: int, source: Path | None, asked: tuple[str, ...]) -> Camera:
+def open_camera(
+    room: int, source: Path | None, asked: tuple[str, ...], topic: str | None = None
+) -> Camera:
     """Return the film of a person, or a rendered room."""
     from vidllm_ros.cli.cameras import FilmCamera, RoomCamera
 
     if source is not None:
-        return FilmCamera(source, WINDOW, asked)
+        return FilmCamera(source, WINDOW, asked, topic)
+    if topic is not None:
+        raise UserError(f"--topic: expected a bag as --input, got none to look for {topic} in")
     if asked:
         note("--ask: goes with --input; a room is asked what its truth can answer")
     camera = RoomCamera(room)

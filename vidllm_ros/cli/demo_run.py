@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from vidllm_ros.cli.backends import BackendName
-from vidllm_ros.cli.cameras import AskedQuestion, Camera
+from vidllm_ros.cli.cameras import AskedQuestion, Camera, Playback
 from vidllm_ros.cli.recording import Recording
 from vidllm_ros.cli.ros_processes import (
     ProcessError,
@@ -126,7 +126,8 @@ class DemoRun:
 
     def _run(self, node: RosProcess) -> DemoOutcome:
         recorder = self.processes.start("record", ["--out", str(self.folder / "record")])
-        player = self.settings.camera.play(self.processes, self.folder, self.settings.rate_hz)
+        playback = Playback(self.settings.rate_hz)
+        player = self.settings.camera.play(self.processes, self.folder, playback)
         self.follow(node, recorder, player)
         questions = self.ask()
         map_ply = self.save_map()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidllm_ros.cli.backends import BackendName, load_backend
-from vidllm_ros.cli.command import note, run_command
+from vidllm_ros.cli.command import TOPIC_HELP, note, run_command
 from vidllm_ros.cli.output_files import check_file_target, check_folder_target, write_json
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def infer(
     source: Annotated[
         Path, typer.Argument(metavar="INPUT", help="video file, folder of images, or rosbag2")
     ],
+    topic: Annotated[str | None, typer.Option(help=TOPIC_HELP)] = None,
     ask: Annotated[
         list[str] | None, typer.Option(help="a question; may be given several times")
     ] = None,
@@ -55,7 +56,7 @@ def infer(
             check_file_target(option, path, suffix)
     if pictures is not None:
         check_folder_target("--pictures", pictures)
-    film = read_film(source, frames)
+    film = read_film(source, frames, topic)
     network = load_backend(backend, model, device)
     begin = time.perf_counter()
     scene = network.reconstruct(film)
@@ -87,11 +88,11 @@ def infer(
         print(f"wrote {json}")
 
 
-def read_film(source: Path, wanted: int) -> Frames:
+def read_film(source: Path, wanted: int, topic: str | None = None) -> Frames:
     """Read `wanted` frames evenly over a film; says so where there are fewer."""
     from vidllm_ros.data.video import sample_uniform
 
-    film = sample_uniform(source, wanted)
+    film = sample_uniform(source, wanted, topic)
     if len(film) < wanted:
         note(f"{source}: {len(film)} frames where {wanted} were wanted; going on with these")
     return film

@@ -195,7 +195,7 @@ def _choose_topic(path: Path, reader: AnyReader, wanted: str | None) -> str:
     if color:
         raise ValueError(
             f"{path}: expected one image topic, got {len(color)}: {', '.join(color)}; "
-            "choose one as the topic"
+            "choose one: --topic NAME, or TOPIC=NAME with make"
         )
     has = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(kinds.items())) or "no message"
     raise ValueError(f"{path}: expected an image topic, got a bag with {has}; record the images")

@@ -46,7 +46,7 @@ def open_film(path: str | Path, topic: str | None = None) -> FrameSource:
 
         return Bag(path, topic)
     if topic is not None:
-        raise ValueError(f"topic: expected none, {path} is not a rosbag2, got {topic!r}")
+        raise ValueError(f"topic: expected none, since {path} is no rosbag2, got {topic}")
     if suffix == ".bag":
         raise ValueError(
             f"{path}: expected a rosbag2, got a ROS 1 bag; convert it with `rosbags-convert`"
