@@ -73,7 +73,7 @@ def settings(**changes: object) -> scene_batch.LoaderSettings:
 
 def batches(**changes: object) -> loader.SceneBatches:
     return loader.SceneBatches(
-        lambda rng: make_sample(int(rng.integers(100))),
+        lambda rng, _: make_sample(int(rng.integers(100))),
         lambda sample, indices, seed: sample.select(indices),
         settings(**changes),
     )
@@ -160,7 +160,7 @@ def test_processes_share_the_scenes_of_a_batch():
     whole = batches()[2]
     parts = [
         loader.SceneBatches(
-            lambda rng: make_sample(int(rng.integers(100))),
+            lambda rng, _: make_sample(int(rng.integers(100))),
             lambda sample, indices, seed: sample.select(indices),
             settings(),
             rank,

@@ -72,8 +72,10 @@ def test_diou_lives_in_the_targets_axes():
 def test_pairing_is_the_best_of_all_pairings():
     target, guess = boxes(3, 0), boxes(5, 1)
     weights = g.GroundingWeights(size=0.0, rotation=0.0, diou=0.0, objectness=0.0, center=1.0)
-    real = torch.ones(5, dtype=torch.bool)
-    queries, objects = g.pair_queries(layer(guess, torch.zeros(1, 5)), 0, real, target, weights)
+    real = torch.ones(1, 5, dtype=torch.bool)
+    ((queries, objects),) = g.pair_queries(
+        layer(guess, torch.zeros(1, 5)), real, [target], weights
+    )
     distance = torch.cdist(guess.center, target.center)
     best = min(
         permutations(range(5), 3), key=lambda q: sum(distance[q[i], i].item() for i in range(3))
@@ -83,9 +85,9 @@ def test_pairing_is_the_best_of_all_pairings():
 
 def test_repeats_give_every_object_several_queries():
     target, guess = boxes(2, 0), boxes(9, 1)
-    real = torch.ones(9, dtype=torch.bool)
-    queries, objects = g.pair_queries(
-        layer(guess, torch.zeros(1, 9)), 0, real, target, g.GroundingWeights(), 3
+    real = torch.ones(1, 9, dtype=torch.bool)
+    ((queries, objects),) = g.pair_queries(
+        layer(guess, torch.zeros(1, 9)), real, [target], g.GroundingWeights(), 3
     )
     assert len(set(queries.tolist())) == 6
     assert sorted(objects.tolist()) == [0, 0, 0, 1, 1, 1]

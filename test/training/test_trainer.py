@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from vidllm_ros.training import optimizer, recipe, trainer
+from vidllm_ros.training import checkpoint, optimizer, recipe, trainer
+from vidllm_ros.training.stage_output import StageOutput
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class Fit(nn.Module):
         self.model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 1))
         self.kill_at, self.calls = kill_at, 0
 
-    def forward(self, batch: Numbers, progress: float) -> trainer.StageOutput:
+    def forward(self, batch: Numbers, progress: float) -> StageOutput:
         self.calls += 1
         if self.calls == self.kill_at:
             os.kill(os.getpid(), signal.SIGTERM)
         noise = torch.rand(())  # consumes the generator, as dropout would
         loss = (self.model(batch.x) - batch.y).square().mean() * (1 + 0.1 * noise)
-        return trainer.StageOutput(loss, {"noise": float(noise)}, len(batch.x))
+        return StageOutput(loss, {"noise": noise}, len(batch.x))
 
 
 def tiny(**changes: object) -> recipe.Recipe:
@@ -128,7 +129,9 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
     run = start(tmp_path)
     run.run(3)
     before = (tmp_path / "checkpoint.pt").read_bytes()
-    monkeypatch.setattr(trainer.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(
+        checkpoint.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full"))
+    )
     with pytest.raises(OSError, match="full"):
         run.save()
     assert (tmp_path / "checkpoint.pt").read_bytes() == before

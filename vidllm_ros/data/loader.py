@@ -73,7 +73,8 @@ class RoomFolder:
             )
         return self.files
 
-    def __call__(self, rng: np.random.Generator) -> SceneSample:
+    def __call__(self, rng: np.random.Generator, batch: int = 0) -> SceneSample:
+        """Draw a room; `batch` is the batch's number, which changes nothing here."""
         files = self.scan()
         return self.load(files[int(rng.integers(len(files)))])
 
@@ -82,7 +83,7 @@ class SceneBatches(Dataset[SceneBatch]):
     """Batches by number; hand it to a `DataLoader` with `batch_size=None`.
 
     Args:
-        source: draws one room with a generator.
+        source: draws one room with a generator, for a batch's number.
         choose: takes a room, frame indices and a seed; returns those frames, said anew.
         settings: how batches are drawn.
         rank, world: this process takes every `world`-th scene of a batch, from `rank` on.
@@ -90,7 +91,7 @@ class SceneBatches(Dataset[SceneBatch]):
 
     def __init__(
         self,
-        source: Callable[[np.random.Generator], SceneSample],
+        source: Callable[[np.random.Generator, int], SceneSample],
         choose: Callable[[SceneSample, Sequence[int], int], SceneSample],
         settings: LoaderSettings,
         rank: int = 0,
@@ -120,7 +121,7 @@ class SceneBatches(Dataset[SceneBatch]):
         samples, rngs = [], []
         for place in range(self.rank, max(scenes, self.rank + 1), self.world):
             rng = np.random.default_rng((self.settings.seed, index, place))
-            room = self.source(rng)
+            room = self.source(rng, index)
             chosen = choose_frames(len(room), frames, rng)
             samples.append(self.choose(room, chosen, int(rng.integers(2**31))))
             rngs.append(rng)

@@ -21,6 +21,7 @@ from vidllm_ros.geometry.transforms import matrix_from_quat_xyzw
 from vidllm_ros.prompts import answer_text, caption_prompt, grounding_prompt, question_prompt
 
 IGNORED = -100
+DENSE_STREAM = 23
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,15 @@ class SceneBatch:
             if isinstance(getattr(self, item.name), Tensor)
         }
         return replace(self, **moved)
+
+    def pin_memory(self) -> SceneBatch:
+        """Return the batch in page-locked memory, from which a GPU copies without waiting."""
+        pinned = {
+            item.name: getattr(self, item.name).pin_memory()
+            for item in fields(self)
+            if isinstance(getattr(self, item.name), Tensor)
+        }
+        return replace(self, **pinned)
 
 
 @dataclass(frozen=True)
@@ -308,7 +318,9 @@ def batch_samples(
         )
     }
     wanted = frames if settings.dense_frames <= 0 else min(settings.dense_frames, frames)
-    dense = np.sort(rngs[0].choice(frames, size=wanted, replace=False))
+    # Of its own: every process of a run must choose the same frames, whichever scenes it has.
+    chance = np.random.default_rng((settings.seed, index, DENSE_STREAM))
+    dense = np.sort(chance.choice(frames, size=wanted, replace=False))
     return SceneBatch(
         **arrays,
         dense_frames=torch.from_numpy(dense),

@@ -7,41 +7,37 @@ suit a short run (`prepare_for_scratch`). Next: trainer.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
 from accelerate import PartialState
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from vidllm_ros.data.loader import RoomFolder, SceneBatches
+from vidllm_ros.data.loader import SceneBatches
 from vidllm_ros.data.samples import SceneSample
 from vidllm_ros.data.scene_batch import LoaderSettings, build_sentences
-from vidllm_ros.data.synthrooms import (
-    COLORS,
-    LABELS,
-    OBJECT_LABELS,
-    annotate_frames,
-    make_scene,
-)
-from vidllm_ros.data.synthrooms.storage import load_sample
+from vidllm_ros.data.synthrooms import COLORS, LABELS, OBJECT_LABELS, annotate_frames
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.layers import LayerScale
 from vidllm_ros.network.text_packing import build_tokenizer
 from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.training.image_text import ImageTextStage
 from vidllm_ros.training.recipe import Recipe
-from vidllm_ros.training.stages import JointStage
+from vidllm_ros.training.room_source import build_source
+from vidllm_ros.training.run_folder import MODEL_FOLDER, load_network
+from vidllm_ros.training.stage_output import Validator
+from vidllm_ros.training.stages import DistilStage, JointStage
+from vidllm_ros.training.teachers import load_teacher
 from vidllm_ros.training.trainer import Trainer, seed_everything
 from vidllm_ros.training.words_stage import WordsStage
 
 TOKENIZER_ROOMS = 200
-MODEL_FOLDER = "model"
-ROOM_PATTERN = "*.npz"
 
 
 def loader_settings(recipe: Recipe, patch_size: int) -> LoaderSettings:
@@ -103,21 +99,6 @@ def training_texts(samples: Iterable[SceneSample], settings: LoaderSettings) -> 
     return texts
 
 
-def build_source(recipe: Recipe) -> Callable[[np.random.Generator], SceneSample]:
-    """Rooms of the recipe: files of a folder, or rendered as they are needed."""
-    data = recipe.data
-    if data.folder:
-        return RoomFolder(data.folder, ROOM_PATTERN, load_sample)
-    return partial(render_room, data.first_seed, data.rooms, data.height, data.width)
-
-
-def render_room(
-    first: int, count: int, height: int, width: int, rng: np.random.Generator
-) -> SceneSample:
-    """Render one room of a range of seeds."""
-    return make_scene(first + int(rng.integers(count)), height=height, width=width)
-
-
 def build_model(recipe: Recipe, folder: Path, settings: LoaderSettings) -> VidLLM:
     """Load the run's network and tokenizer, or make them and keep them in `folder`.
 
@@ -127,14 +108,8 @@ def build_model(recipe: Recipe, folder: Path, settings: LoaderSettings) -> VidLL
         settings: of the loader, for the tokenizer's texts.
     """
     if recipe.init:
-        model = VidLLM.from_pretrained(recipe.init)
-        if not isinstance(model, VidLLM):
-            raise TypeError(
-                f"init: expected a VidLLM in {recipe.init}, got {type(model).__name__}"
-            )
-        model = model.float()
-        tokenizer = model.language.tokenizer
-        config = model.config
+        model = load_network(recipe.init, recipe.model)
+        tokenizer, config = model.language.tokenizer, model.config
     elif (folder / "config.json").is_file():
         config = VidLLMConfig.from_pretrained(folder)
         model = VidLLM(config)
@@ -144,9 +119,7 @@ def build_model(recipe: Recipe, folder: Path, settings: LoaderSettings) -> VidLL
         fields = dict(recipe.model)
         fields.setdefault("label_vocabulary", OBJECT_LABELS)
         config = VidLLMConfig(**fields)
-        source, rng = build_source(recipe), np.random.default_rng((recipe.seed, 1))
-        texts = training_texts((source(rng) for _ in range(TOKENIZER_ROOMS)), settings)
-        tokenizer = build_tokenizer(texts, int(config.language["vocab_size"]))
+        tokenizer = train_tokenizer(recipe, settings, int(config.language["vocab_size"]))
         model = VidLLM(config)
         prepare_for_scratch(model)
     model.language.attach_tokenizer(tokenizer)
@@ -156,35 +129,103 @@ def build_model(recipe: Recipe, folder: Path, settings: LoaderSettings) -> VidLL
     return model
 
 
-def build_trainer(recipe: Recipe, folder: str | Path) -> Trainer:
-    """Make everything a run needs; the run's folder keeps recipe, configuration and tokenizer."""
+def train_tokenizer(
+    recipe: Recipe, settings: LoaderSettings, vocab_size: int
+) -> PreTrainedTokenizerFast:
+    """Train a tokenizer on what is said about the recipe's rooms."""
+    source, rng = build_source(recipe.data), np.random.default_rng((recipe.seed, 1))
+    texts = training_texts((source(rng) for _ in range(TOKENIZER_ROOMS)), settings)
+    return build_tokenizer(texts, vocab_size)
+
+
+def build_image_text(
+    recipe: Recipe, folder: Path, settings: LoaderSettings
+) -> tuple[CLIPModel, PreTrainedTokenizerFast]:
+    """Load the run's CLIP and tokenizer, or make them and keep them in `folder`."""
+    if (folder / "config.json").is_file():
+        config = CLIPConfig.from_pretrained(folder)
+        return CLIPModel(config), PreTrainedTokenizerFast.from_pretrained(folder)
+    config = CLIPConfig(**dict(recipe.model))
+    tokenizer = train_tokenizer(recipe, settings, int(config.text_config.vocab_size))
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    config.save_pretrained(folder)
+    return CLIPModel(config), tokenizer
+
+
+def build_stage(recipe: Recipe, folder: Path, settings: LoaderSettings) -> nn.Module:
+    """Make what the recipe's stage trains, with its teachers.
+
+    Args:
+        recipe: of the run.
+        folder: of the run's configuration and tokenizer.
+        settings: of the loader.
+    """
+    if recipe.stage == "image_text":
+        model, tokenizer = build_image_text(recipe, folder, settings)
+        return ImageTextStage(model, tokenizer, recipe, LABELS, COLORS)
+    network = build_model(recipe, folder, settings)
+    if recipe.stage == "words":
+        return WordsStage(network, recipe)
+    if recipe.stage == "distil":
+        teachers = (load_teacher(recipe.geometry_teacher), load_teacher(recipe.semantic_teacher))
+        return DistilStage(network, *teachers, recipe)
+    return JointStage(network, recipe, len(LABELS), len(COLORS))
+
+
+def patch_size_of(recipe: Recipe) -> int:
+    """Patch size of what the recipe trains, px."""
+    if recipe.stage == "image_text":
+        return int(CLIPConfig(**dict(recipe.model)).vision_config.patch_size)
+    return int(VidLLMConfig(**dict(recipe.model)).patch_size)
+
+
+def reads_words(recipe: Recipe) -> bool:
+    """Whether the stage needs what is said about the chosen frames, or their objects."""
+    losses = recipe.losses
+    if recipe.stage == "joint":
+        return bool(losses.language or losses.grounding)
+    return recipe.stage in ("words", "image_text")
+
+
+def select_frames(room: SceneSample, frames: Sequence[int], seed: int) -> SceneSample:
+    """Choose frames and say nothing anew: geometry needs no words."""
+    return room.select(frames)
+
+
+def build_trainer(
+    recipe: Recipe, folder: str | Path, validator: Validator | None = None
+) -> Trainer:
+    """Make everything a run needs; the run's folder keeps recipe, configuration and tokenizer.
+
+    Args:
+        recipe: what to do.
+        folder: of the run.
+        validator: looks at the stage now and then.
+    """
     home = Path(folder)
     home.mkdir(parents=True, exist_ok=True)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     state = PartialState(cpu=not torch.cuda.is_available())
     seed_everything(recipe.seed)
-    patch = int(VidLLMConfig(**dict(recipe.model)).patch_size)
-    settings = loader_settings(recipe, patch)
+    settings = loader_settings(recipe, patch_size_of(recipe))
     with state.main_process_first():
-        model = build_model(recipe, home / MODEL_FOLDER, settings)
+        stage = build_stage(recipe, home / MODEL_FOLDER, settings)
     if state.is_main_process:
-        (home / "recipe.yaml").write_text(yaml.safe_dump(recipe.as_dict(), sort_keys=False))
-    if recipe.stage == "distil":
-        raise ValueError(
-            "stage: expected 'joint' or 'words' for a run from a file, got 'distil'; it takes its "
-            "teachers from code: build a DistilStage and hand it to Trainer"
-        )
-    stage: nn.Module
-    if recipe.stage == "words":
-        stage = WordsStage(model, recipe)
-    else:
-        stage = JointStage(model, recipe, len(LABELS), len(COLORS))
+        (home / "recipe.yaml").write_text(yaml.safe_dump(plain(recipe.as_dict()), sort_keys=False))
     batches = SceneBatches(
-        build_source(recipe),
-        annotate_frames,
+        build_source(recipe.data),
+        annotate_frames if reads_words(recipe) else select_frames,
         settings,
         state.process_index,
         state.num_processes,
     )
-    return Trainer(recipe, stage, batches, home)
+    return Trainer(recipe, stage, batches, home, validator)
+
+
+def plain(values: Any) -> Any:
+    """Turn tuples into lists, so that the file reads back as it was written."""
+    if isinstance(values, Mapping):
+        return {name: plain(value) for name, value in values.items()}
+    return [plain(value) for value in values] if isinstance(values, (list, tuple)) else values

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vidllm_ros.training.losses import at_least_one, shared_count, shared_mean
+
 
 @dataclass(frozen=True)
 class DistillationLosses:
@@ -36,30 +38,32 @@ def patch_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     ours = functional.normalize(student.float(), dim=-1)
     theirs = functional.normalize(teacher.float(), dim=-1)
-    return (ours - theirs).square().sum(-1).mean()
+    return shared_mean((ours - theirs).square().sum(-1))
 
 
 def structure_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of all pairwise cosines, without the M x M matrices.
+    """Mean squared difference of all pairwise cosines of a video, without the M x M matrices.
 
     `|ZZ' - TT'|^2 = |Z'Z|^2 + |T'T|^2 - 2|Z'T|^2` (Frobenius), so a window's 66k tokens cost C x C
     products only. Source: Vid-LLM eq. 7; the identity is ours.
 
     Args:
-        student: (M, C), one row a token.
-        teacher: (M, D).
+        student: one row a token, (..., M, C); tokens of different videos are not compared.
+        teacher: (..., M, D).
     """
-    if len(student) != len(teacher):
+    if student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
-            f"teacher: expected {len(student)} tokens as the student has, got {len(teacher)}; "
-            "resize the teacher's grid first"
+            f"teacher: expected {student.shape[-2]} tokens as the student has, got "
+            f"{teacher.shape[-2]}; resize the teacher's grid first"
         )
-    ours = functional.normalize(student.float(), dim=-1)
-    theirs = functional.normalize(teacher.float(), dim=-1)
-    own = (ours.T @ ours).square().sum()
-    other = (theirs.T @ theirs).square().sum()
-    cross = (ours.T @ theirs).square().sum()
-    return (own + other - 2.0 * cross).clamp(min=0) / len(student) ** 2
+    # Sums of 66k products lose their last digits in half precision, and here they are subtracted.
+    with torch.autocast(student.device.type, enabled=False):
+        ours = functional.normalize(student.float(), dim=-1)
+        theirs = functional.normalize(teacher.float(), dim=-1)
+        own = (ours.mT @ ours).square().sum((-1, -2))
+        other = (theirs.mT @ theirs).square().sum((-1, -2))
+        cross = (ours.mT @ theirs).square().sum((-1, -2))
+        return shared_mean((own + other - 2.0 * cross).clamp(min=0)) / student.shape[-2] ** 2
 
 
 def resize_teacher(features: Tensor, grid: tuple[int, int], to: tuple[int, int]) -> Tensor:
@@ -102,8 +106,8 @@ class TeacherHeads(nn.Module):
                 continue
             projected = head(stream)
             terms[name] = patch_loss(projected, target)
-            students.append(projected.flatten(0, -2))
-            teachers.append(target.flatten(0, -2))
+            students.append(projected.flatten(1, 2))
+            teachers.append(target.flatten(1, 2))
         structure = zero
         for student, teacher in zip(students, teachers, strict=True):
             structure = structure + structure_loss(student, teacher) / len(students)
@@ -141,7 +145,7 @@ class OracleTeacher(nn.Module):
         for head, target in ((self.label, labels), (self.color, colors)):
             logits = head(features).float().flatten(0, -2)
             flat = target.flatten()
-            known = (flat != -100).sum().clamp(min=1)
+            known = at_least_one(shared_count((flat != -100).sum()))
             losses.append(
                 functional.cross_entropy(logits, flat, ignore_index=-100, reduction="sum") / known
             )

@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerFast
 
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.vidllm import VidLLM
-from vidllm_ros.training.build import MODEL_FOLDER
-from vidllm_ros.training.trainer import CHECKPOINT
+from vidllm_ros.training.checkpoint import CHECKPOINT
+from vidllm_ros.training.run_folder import MODEL_FOLDER, model_part
 
 MAX_TOTAL_BYTES = 24_000_000
 EXPORT_FACTS = "training.json"
@@ -63,12 +63,6 @@ def export_model(run: str | Path, out: str | Path, is_averaged: bool = True) -> 
         (Path(beside) / EXPORT_FACTS).write_text(described)
         replace_files(Path(beside), target)
     return target
-
-
-def model_part(stage: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of the network among those of its stage."""
-    prefix = "model."
-    return {name[len(prefix) :]: v for name, v in stage.items() if name.startswith(prefix)}
 
 
 def facts(home: Path, saved: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidllm_ros.network.grounding import BoxLayer
+from vidllm_ros.training.losses import masked_mean, shared_mean
 
 MIN_SIZE_M = 0.02
+NEVER = -1e4
 
 
 @dataclass(frozen=True)
@@ -134,53 +136,77 @@ def diou(
 
 
 @torch.no_grad()
-def pair_queries(
-    layer: BoxLayer,
-    scene: int,
-    real: Tensor,
-    target: BoxTargets,
-    weights: GroundingWeights,
-    repeats: int = 1,
-) -> tuple[Tensor, Tensor]:
-    """Pair queries with objects at least total cost; each object gets `repeats` queries.
+def pairing_costs(
+    layer: BoxLayer, targets: Sequence[BoxTargets], weights: GroundingWeights
+) -> Tensor:
+    """Return what it costs to pair each query with each object, (B, Q, G).
 
     Args:
         layer: boxes of a batch.
-        scene: which of them.
-        real: which queries are not padding, (Q,); others are never paired.
-        target: G objects.
+        targets: one a scene, G objects at most.
+        weights: of the cost's terms.
+    """
+    most = max(1, *(len(target) for target in targets))
+    device = layer.center.device
+    center = torch.zeros(len(targets), most, 3, device=device)
+    size = torch.ones(len(targets), most, 3, device=device)
+    rotation = torch.eye(3, device=device).repeat(len(targets), most, 1, 1)
+    for i, target in enumerate(targets):
+        center[i, : len(target)] = target.center
+        size[i, : len(target)] = target.size
+        rotation[i, : len(target)] = target.rotation
+    ours, log_size = layer.center.float(), layer.log_size.float()
+    log_ratio = log_size[:, :, None] - size.clamp(min=MIN_SIZE_M).log()[:, None]
+    turn = layer.rotation.float()[:, :, None] - rotation[:, None]
+    overlap = diou(
+        ours[:, :, None],
+        layer.size.float()[:, :, None],
+        center[:, None],
+        size[:, None],
+        rotation[:, None],
+    )
+    return (
+        weights.center * torch.cdist(ours, center)
+        + weights.size * log_ratio.abs().mean(-1)
+        + weights.rotation * turn.abs().mean(dim=(-1, -2))
+        - weights.diou * overlap
+        - weights.objectness * layer.objectness_logits.float().sigmoid()[..., None]
+    )
+
+
+@torch.no_grad()
+def pair_queries(
+    layer: BoxLayer,
+    mask: Tensor,
+    targets: Sequence[BoxTargets],
+    weights: GroundingWeights,
+    repeats: int = 1,
+) -> list[tuple[Tensor, Tensor]]:
+    """Pair queries with objects at least total cost; each object gets `repeats` queries.
+
+    All costs of a batch travel to the CPU at once: a GPU waits once a layer, not once a scene.
+
+    Args:
+        layer: boxes of a batch.
+        mask: which queries are not padding, (B, Q); others are never paired.
+        targets: one a scene.
         weights: of the cost's terms.
         repeats: 1 is the one-to-one pairing; more speeds up early learning of inner layers.
 
     Returns:
-        indices of queries and of objects, equal length.
+        per scene, indices of queries and of objects, equal length.
     """
-    center, size = layer.center[scene].float(), layer.size[scene].float()
-    distance = torch.cdist(center, target.center)
-    log_size = layer.log_size[scene].float()[:, None]
-    log_ratio = (log_size - target.size.clamp(min=MIN_SIZE_M).log()[None]).abs().mean(-1)
-    rotation = layer.rotation[scene].float()[:, None]
-    turn = (rotation - target.rotation[None]).abs().mean(dim=(-1, -2))
-    overlap = diou(
-        center[:, None],
-        size[:, None],
-        target.center[None],
-        target.size[None],
-        target.rotation[None],
-    )
-    cost = (
-        weights.center * distance
-        + weights.size * log_ratio
-        + weights.rotation * turn
-        - weights.diou * overlap
-        - weights.objectness * layer.objectness_logits[scene].float().sigmoid()[:, None]
-    )
-    available = real.nonzero()[:, 0]
-    table = np.tile(cost[available].cpu().numpy(), (1, repeats))
-    table = np.nan_to_num(table, nan=1e6, posinf=1e6)
-    queries, columns = linear_sum_assignment(table)
-    objects = torch.as_tensor(columns % max(len(target), 1), device=center.device)
-    return available[torch.as_tensor(queries, device=center.device)], objects
+    costs = pairing_costs(layer, targets, weights)
+    table = torch.cat([costs, mask[..., None].float()], dim=-1).cpu().numpy()
+    pairs = []
+    for scene, target in enumerate(targets):
+        available = np.flatnonzero(table[scene, :, -1] > 0)
+        cost = np.tile(table[scene, available, : len(target)], (1, repeats))
+        queries, columns = linear_sum_assignment(np.nan_to_num(cost, nan=1e6, posinf=1e6))
+        objects = torch.from_numpy(columns % max(len(target), 1))
+        chosen = torch.from_numpy(available[queries])
+        pairs.append((chosen.to(mask.device), objects.to(mask.device)))
+    return pairs
 
 
 def box_losses(
@@ -199,19 +225,13 @@ def box_losses(
         weights: of the pairing.
         repeats: queries an object.
     """
-    pairs = [
-        pair_queries(layer, i, mask[i], target, weights, repeats)
-        for i, target in enumerate(targets)
-    ]
+    pairs = pair_queries(layer, mask, targets, weights, repeats)
     scenes = torch.cat([torch.full_like(q, i) for i, (q, _) in enumerate(pairs)])
     queries = torch.cat([q for q, _ in pairs])
     logits = layer.objectness_logits.float()
     present = torch.zeros_like(logits)
     present[scenes, queries] = 1.0
-    seen = functional.binary_cross_entropy_with_logits(logits[mask], present[mask])
-    if len(queries) == 0:
-        zero = layer.center.sum() * 0.0
-        return BoxLosses(zero, zero, zero, zero, seen), pairs
+    seen = functional.binary_cross_entropy_with_logits(logits, present, reduction="none")
     center = layer.center[scenes, queries].float()
     log_size = layer.log_size[scenes, queries].float()
     rotation = layer.rotation[scenes, queries].float()
@@ -220,11 +240,11 @@ def box_losses(
     true_rotation = torch.cat([t.rotation[o] for t, (_, o) in zip(targets, pairs, strict=True)])
     overlap = diou(center, log_size.exp(), true_center, true_size, true_rotation)
     losses = BoxLosses(
-        center=(center - true_center).abs().sum(-1).mean(),
-        size=(log_size - true_size.clamp(min=MIN_SIZE_M).log()).abs().mean(),
-        rotation=(rotation - true_rotation).abs().mean(),
-        diou=(1.0 - overlap).mean(),
-        objectness=seen,
+        center=shared_mean((center - true_center).abs().sum(-1)),
+        size=shared_mean((log_size - true_size.clamp(min=MIN_SIZE_M).log()).abs()),
+        rotation=shared_mean((rotation - true_rotation).abs()),
+        diou=shared_mean(1.0 - overlap),
+        objectness=masked_mean(seen, mask),
     )
     return losses, pairs
 
@@ -271,17 +291,11 @@ def match_losses(logits: Tensor, wanted: Tensor, real: Tensor) -> tuple[Tensor, 
         real: (B, R), padding rows are False.
     """
     logits = logits.float()
-    if not bool(real.any()):
-        return logits.sum() * 0.0, logits.sum() * 0.0
-    rows, truth = logits[real], wanted[real]  # (P, Q)
-    cross = functional.binary_cross_entropy_with_logits(rows, truth, reduction="none")
-    positive = truth.sum(-1).clamp(min=1.0)
-    balance = torch.where(truth > 0, 1.0, 0.25)  # absent queries are many
-    sigmoid = (cross * balance).sum(-1).div(positive).mean()
-    named = truth.sum(-1) > 0
-    if not bool(named.any()):
-        return sigmoid, logits.sum() * 0.0
-    rows, truth = rows[named], truth[named]
-    of_wanted = rows.masked_fill(truth == 0, float("-inf")).logsumexp(-1)
-    contrast = (rows.logsumexp(-1) - of_wanted).mean()
+    cross = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    positive = wanted.sum(-1).clamp(min=1.0)
+    balance = torch.where(wanted > 0, 1.0, 0.25)  # absent queries are many
+    sigmoid = masked_mean((cross * balance).sum(-1) / positive, real)
+    named = real & (wanted.sum(-1) > 0)
+    of_wanted = logits.masked_fill(wanted == 0, NEVER).logsumexp(-1)
+    contrast = masked_mean(logits.logsumexp(-1) - of_wanted, named)
     return sigmoid, contrast

@@ -21,7 +21,7 @@ from torch.nn import functional
 from vidllm_ros.data.scene_batch import SceneBatch
 from vidllm_ros.network.aggregator import Aggregator, AggregatorOutput
 from vidllm_ros.network.layers import Attention, Block, RotaryTables, rotate
-from vidllm_ros.training.losses import masked_mean, unproject_to_world
+from vidllm_ros.training.losses import masked_mean, shared_mean, unproject_to_world
 
 DEPTH_TOLERANCE = 0.1
 NEVER = -1e4
@@ -228,7 +228,8 @@ class LevelProbes(nn.Module):
             said = probe(tokens[:, :, output.patch_start :]).float()
             ray = ray + masked_mean((said[..., :3] - truth.ray).abs().mean(-1), everywhere)
             point = point + masked_mean((said[..., 3:] - truth.point).abs().mean(-1), truth.valid)
-            camera = camera + (camera_probe(tokens[:, :, 0]).float() - truth.camera).abs().mean()
+            wrong = (camera_probe(tokens[:, :, 0]).float() - truth.camera).abs()
+            camera = camera + shared_mean(wrong)
         count = len(self.probes)
         return ProbeErrors(ray / count, point / count, camera / count)
 

@@ -8,16 +8,61 @@ metres; both copies are kept (docs/deviations.md). Next: grounding_losses.py, th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 POSE_ERROR_CLAMP = 100.0
 PIXEL_ERROR_CLAMP = 100.0
 NORMAL_FLOOR = 1e-4
 SCALE_RANGE = (1e-6, 1e6)
+
+
+class _Sharing:
+    """Whether means are over the items of all processes, or of this one alone."""
+
+    is_on = True
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let means be over this process's items: for what the others do not compute too."""
+    before, _Sharing.is_on = _Sharing.is_on, False
+    try:
+        yield
+    finally:
+        _Sharing.is_on = before
+
+
+def shared_count(count: Tensor) -> Tensor:
+    """Mean over processes of the number of items a mean is over.
+
+    A sum divided by it, averaged over processes as DDP averages gradients, is the mean over the
+    items of all of them: two processes give what one gives for the same batch. Every process must
+    come here equally often.
+    """
+    if not (_Sharing.is_on and distributed.is_available() and distributed.is_initialized()):
+        return count
+    world = distributed.get_world_size()
+    if world == 1:
+        return count
+    total = count.detach().float().clone()
+    distributed.all_reduce(total)
+    return total / world
+
+
+def shared_mean(values: Tensor) -> Tensor:
+    """Mean of all elements over all processes; exactly 0 where there is none."""
+    count = torch.as_tensor(float(values.numel()), device=values.device)
+    return values.sum() / at_least_one(shared_count(count))
+
+
+def at_least_one(count: Tensor) -> Tensor:
+    """Replace a count of 0 by 1, so that a sum over nothing stays 0."""
+    return torch.where(count > 0, count, torch.ones_like(count))
 
 
 @dataclass(frozen=True)
@@ -109,20 +154,23 @@ def camera_loss(
     count = len(pose_encodings)
     for index, encoding in enumerate(pose_encodings):
         error = (encoding.float() - target).abs()
-        translation = error[..., :3].clamp(max=POSE_ERROR_CLAMP).mean()
+        translation = shared_mean(error[..., :3].clamp(max=POSE_ERROR_CLAMP))
         stage = (
             weights[0] * translation
-            + weights[1] * error[..., 3:7].mean()
-            + weights[2] * error[..., 7:].mean()
+            + weights[1] * shared_mean(error[..., 3:7])
+            + weights[2] * shared_mean(error[..., 7:])
         )
         total = total + gamma ** (count - 1 - index) * stage
     return total / count
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask`; exactly 0, with a gradient of 0, where nothing is valid."""
+    """Mean of `values` where `mask`; exactly 0, with a gradient of 0, where nothing is valid.
+
+    Over the items of all processes, see `shared_count`.
+    """
     kept = torch.where(mask, values, torch.zeros_like(values))
-    return kept.sum() / mask.sum().clamp(min=1)
+    return kept.sum() / at_least_one(shared_count(mask.sum()))
 
 
 def confidence_loss(
@@ -272,7 +320,7 @@ def silog_loss(predicted: Tensor, target: Tensor, valid: Tensor, lam: float = 0.
     Source: ZoeDepth without its factor of ten; the switchable alternative to eq. 9.
     """
     target = torch.where(valid, target, torch.ones_like(target))
-    error = (predicted.float().clamp(min=1e-6).log() - target.log())[valid]
-    if error.numel() < 2:
-        return predicted.sum() * 0.0
-    return (error.var() + lam * error.mean().square() + 1e-8).sqrt()
+    error = predicted.float().clamp(min=1e-6).log() - target.log()
+    mean = masked_mean(error, valid)
+    variance = masked_mean((error - mean).square(), valid)
+    return (variance + lam * mean.square() + 1e-8).sqrt()

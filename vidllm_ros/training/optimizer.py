@@ -94,15 +94,16 @@ class Optimizer:
             )
             self.peaks.append(recipe.muon_lr)
 
-    def step(self, progress: float) -> tuple[float, float]:
+    def step(self, progress: float) -> tuple[Tensor, float]:
         """Clip, set the rates, step and clear; return (gradient norm, learning rate factor).
 
-        A gradient that is not finite moves nothing; its norm tells the trainer.
+        On a CPU a gradient that is not finite moves nothing; a GPU is not waited for, its norm
+        tells the trainer afterwards.
         """
         parameters = [p for p in self.module.parameters() if p.grad is not None]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
         factor = lr_factor(progress, self.recipe)
-        if math.isfinite(norm):
+        if norm.device.type != "cpu" or math.isfinite(float(norm)):
             for part, peak in zip(self.parts, self.peaks, strict=True):
                 for group in part.param_groups:
                     group["lr"] = peak * factor

@@ -16,7 +16,8 @@ import yaml
 
 from vidllm_ros.training.grounding_losses import GroundingWeights
 
-STAGES = ("joint", "distil", "words")
+STAGES = ("joint", "distil", "words", "image_text")
+TEACHERS = ("none", "encoder", "vggt", "clip")
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd", "constant")
 PRECISIONS = ("no", "bf16")
@@ -36,6 +37,9 @@ class DataRecipe:
     Attributes:
         folder: rendered rooms; "" renders them while training, by seed.
         first_seed, rooms: seeds of rooms rendered while training; unused with a folder.
+        cache: folder that keeps rooms rendered while training for later batches; "" keeps none.
+        new_rooms: rooms a batch by which the pool that batches draw from grows, from `pool` of
+            them at the start to `rooms`; 0 draws from all of them at once.
         height, width: of the frames, px; unused with a folder.
         frames_per_batch: images of a batch; scenes a batch = this over the frames of each.
         max_scenes: of a batch.
@@ -53,6 +57,9 @@ class DataRecipe:
     folder: str = ""
     first_seed: int = 0
     rooms: int = 1_000_000
+    cache: str = ""
+    new_rooms: float = 0.0
+    pool: int = 64
     height: int = 84
     width: int = 112
     frames_per_batch: int = 48
@@ -129,6 +136,8 @@ class LossRecipe:
             the truth knows (guidance.py).
         guide_evidence: where an answer's objects are among the scene tokens (words.py).
         distil_geometry, distil_semantic, distil_structure: eq. 5, for stage 1; the last is lambda.
+        contrast_patch, contrast_frame, contrast_caption: images with words, for the semantic
+            teacher (image_text.py).
         match_repeats: queries an object gets at the inner decoder layers.
         boxes: terms of the box losses.
     """
@@ -151,6 +160,9 @@ class LossRecipe:
     distil_geometry: float = 1.0
     distil_semantic: float = 1.0
     distil_structure: float = 1.0
+    contrast_patch: float = 1.0
+    contrast_frame: float = 1.0
+    contrast_caption: float = 1.0
     match_repeats: int = 3
     boxes: GroundingWeights = field(default_factory=GroundingWeights)
 
@@ -159,13 +171,65 @@ class LossRecipe:
 
 
 @dataclass(frozen=True)
+class TeacherRecipe:
+    """A frozen network whose patch features a stream learns to give (eq. 6).
+
+    Attributes:
+        kind: "none"; "encoder" (the encoder of a network of this project), "vggt" (the DINO of a
+            VGGT checkpoint) or "clip" (any CLIP vision tower of transformers).
+        folder: of a run, or of saved weights.
+        layer: of a "clip", which hidden state; LLaVA-3D's projector reads the last but one.
+        image_size: frames are squeezed to this square and features resized to the student's grid;
+            0 lets the teacher interpolate its positions to the frame's own grid.
+    """
+
+    kind: str = "none"
+    folder: str = ""
+    layer: int = -2
+    image_size: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("teacher.kind", self.kind, TEACHERS)
+        if (self.kind == "none") != (not self.folder):
+            raise ValueError(
+                f"teacher.folder: expected a folder with every kind but 'none', got "
+                f"{self.folder!r} with {self.kind!r}"
+            )
+
+
+@dataclass(frozen=True)
+class ValidationRecipe:
+    """A look at rooms the run does not learn from (cli/validation.py).
+
+    Attributes:
+        rooms: how many; 0 leaves validation out.
+        first_seed: of them.
+        frames: of each room's window.
+        questions: asked a room, at most.
+        pictures: rooms that are drawn.
+        every_minutes: between looks; 0 does not look by time.
+        every_steps: likewise by steps. One look at the end of the run is always taken.
+    """
+
+    rooms: int = 0
+    first_seed: int = 1_000_000
+    frames: int = 8
+    questions: int = 12
+    pictures: int = 3
+    every_minutes: float = 0.0
+    every_steps: int = 0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything a run needs.
 
     Attributes:
-        model: fields of `VidLLMConfig` that differ from its defaults.
-        stage: "joint" (stage 2, or all at once), "distil" (stage 1) or "words" (language branch
-            alone, on frozen geometry).
+        model: fields of `VidLLMConfig` that differ from its defaults, or from those of `init`; of
+            `CLIPConfig` with stage "image_text".
+        stage: "joint" (stage 2, or all at once), "distil" (stage 1), "words" (language branch
+            alone, on frozen geometry) or "image_text" (the semantic teacher).
+        geometry_teacher, semantic_teacher: of stage "distil".
         replay_scenes, replay_buffer: scenes a step of the words stage, and scenes it remembers.
         evidence_layer: of the language model, whose head is guided to the evidence.
         total_steps: length of the schedule, batches.
@@ -175,7 +239,7 @@ class Recipe:
         checkpoint_minutes: between checkpoints.
         precision: autocast, "no" or "bf16".
         threads: of torch on a CPU; 0 leaves its choice.
-        init: folder of a saved model to start from; "" starts from scratch.
+        init: folder of a saved model or of a run to start from; "" starts from scratch.
     """
 
     name: str = "run"
@@ -194,6 +258,9 @@ class Recipe:
     precision: str = "bf16"
     threads: int = 0
     init: str = ""
+    geometry_teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    semantic_teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    validation: ValidationRecipe = field(default_factory=ValidationRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     losses: LossRecipe = field(default_factory=LossRecipe)
@@ -203,6 +270,12 @@ class Recipe:
         check_choice("precision", self.precision, PRECISIONS)
         if self.total_steps < 1:
             raise ValueError(f"total_steps: expected at least 1, got {self.total_steps}")
+        teachers = {self.geometry_teacher.kind, self.semantic_teacher.kind}
+        if (self.stage == "distil") == (teachers == {"none"}):
+            raise ValueError(
+                "geometry_teacher, semantic_teacher: expected at least one with stage 'distil' "
+                f"and none with others, got {sorted(teachers)} with {self.stage!r}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

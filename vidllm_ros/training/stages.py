@@ -8,8 +8,11 @@ way: language and grounding see detached geometry. Next: trainer.py, which drive
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vidllm_ros.data.scene_batch import SceneBatch
 from vidllm_ros.network.camera_head import encode_pose
@@ -25,8 +28,11 @@ from vidllm_ros.training.guidance import (
     watch,
 )
 from vidllm_ros.training.recipe import Recipe
-from vidllm_ros.training.trainer import StageOutput
+from vidllm_ros.training.stage_output import StageOutput
+from vidllm_ros.training.teachers import Teacher
 from vidllm_ros.training.words import Terms, box_targets, word_losses
+
+OWN_GEOMETRY_STREAM = 17
 
 
 def own_geometry_share(progress: float, recipe: Recipe) -> float:
@@ -81,10 +87,9 @@ def reconstruction_losses(
     terms.add("metric", form(output.metric_depth.depth, metric_truth, valid), weights.metric)
     with torch.no_grad():
         error = (output.metric_depth.depth - metric_truth).abs() / metric_truth.clamp(min=1e-3)
-        terms.values["metric_absrel"] = float(losses.masked_mean(error, valid))
-        last = output.pose_encodings[-1]
-        turn = (last[..., 3:7] - target[..., 3:7]).abs().mean()
-        terms.values["pose_rotation"] = float(turn)
+        terms.note("metric_absrel", losses.masked_mean(error, valid))
+        turn = output.pose_encodings[-1][..., 3:7] - target[..., 3:7]
+        terms.note("pose_rotation", losses.shared_mean(turn.abs()))
 
 
 class JointStage(nn.Module):
@@ -101,7 +106,9 @@ class JointStage(nn.Module):
         super().__init__()
         self.model = model
         self.recipe = recipe
-        self.oracle = OracleTeacher(model.config.width, labels, colors) if colors else None
+        asks = recipe.losses.oracle_label or recipe.losses.oracle_color
+        has_oracle = bool(colors and asks)
+        self.oracle = OracleTeacher(model.config.width, labels, colors) if has_oracle else None
         levels = len(model.config.aggregator_layers)
         has_probes = recipe.losses.guide_ray > 0 or recipe.losses.guide_attention > 0
         self.probes = LevelProbes(2 * model.config.width, levels) if has_probes else None
@@ -114,7 +121,8 @@ class JointStage(nn.Module):
             progress: 0 to 1; decides how often the network's own geometry lifts the patches.
         """
         weights = self.recipe.losses
-        is_own = bool(torch.rand(()) < own_geometry_share(progress, self.recipe))
+        chance = np.random.default_rng((self.recipe.seed, batch.index, OWN_GEOMETRY_STREAM))
+        is_own = bool(chance.random() < own_geometry_share(progress, self.recipe))
         frames = batch.images.shape[1]
         dense = torch.arange(frames) if is_own else batch.dense_frames
         dense = dense.to(batch.images.device)
@@ -155,7 +163,7 @@ class JointStage(nn.Module):
         truth = patch_truth(batch, scale, config.patch_size)
         looks, hit = attention_guidance(self.model.aggregator, watched, truth)
         terms.add("guide_attention", looks, weights.guide_attention)
-        terms.values["guide_hit"] = float(hit)
+        terms.note("guide_hit", hit)
         errors = probes(watched.output, config.aggregator_layers, truth)
         terms.add("guide_ray", errors.ray, weights.guide_ray)
         terms.add("guide_point", errors.point, weights.guide_point)
@@ -163,43 +171,56 @@ class JointStage(nn.Module):
 
 
 class DistilStage(nn.Module):
-    """Stage 1: encoder and adapter learn from frozen teachers (eq. 5).
+    """Stage 1: encoder and adapter learn from frozen teachers (eq. 5); nothing else moves.
+
+    Teachers are no part of the stage's weights: a checkpoint does not carry them.
 
     Args:
-        model: the network; only its encoder and adapter move.
-        teachers: (geometry, semantic), each maps images (B, S, 3, H, W) to patch features
-            (B, S, N, channels) on the student's grid, or is None.
+        model: the network.
+        geometry: teacher of T'_geom, or None.
+        semantic: teacher of T'_lang, or None.
         recipe: weights.
-        widths: channels of the two teachers, 0 where there is none.
     """
 
     def __init__(
         self,
         model: VidLLM,
-        teachers: tuple[nn.Module | None, nn.Module | None],
+        geometry: Teacher | None,
+        semantic: Teacher | None,
         recipe: Recipe,
-        widths: tuple[int, int],
     ) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
+        self.teachers = (geometry, semantic)  # a tuple: not registered, hence not saved
+        model.requires_grad_(False)
+        for part in (model.encoder.backbone, model.adapter):
+            part.requires_grad_(True)
+        model.encoder.backbone.embeddings.mask_token.requires_grad_(False)
+        widths = [teacher.width if teacher is not None else 0 for teacher in self.teachers]
         self.heads = TeacherHeads(model.config.width, *widths)
-        self.geometry_teacher, self.semantic_teacher = teachers
-        for teacher in teachers:
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistilStage:
+        for teacher in self.teachers:
             if teacher is not None:
-                teacher.requires_grad_(False).eval()
+                teacher._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        return self
 
     def forward(self, batch: SceneBatch, progress: float) -> StageOutput:
+        """Return eq. 5 and its terms."""
         weights = self.recipe.losses
-        adapted = self.model.adapter(self.model.encoder(batch.images).patch_tokens)
-        with torch.no_grad():
-            features = [
-                None if teacher is None else teacher(batch.images)
-                for teacher in (self.geometry_teacher, self.semantic_teacher)
-            ]
+        encoded = self.model.encoder(batch.images)
+        adapted = self.model.adapter(encoded.patch_tokens)
+        features = [
+            None if teacher is None else teacher(batch.images, encoded.grid)
+            for teacher in self.teachers
+        ]
         result = self.heads(adapted.geometry, adapted.semantic, features[0], features[1])
         terms = Terms(batch.images)
-        terms.add("distil_geometry", result.geometry, weights.distil_geometry)
-        terms.add("distil_semantic", result.semantic, weights.distil_semantic)
+        for name, teacher in zip(("geometry", "semantic"), self.teachers, strict=True):
+            if teacher is not None:
+                weight = getattr(weights, f"distil_{name}")
+                terms.add(f"distil_{name}", getattr(result, name), weight)
         terms.add("distil_structure", result.structure, weights.distil_structure)
         return StageOutput(terms.total, terms.values, len(batch.scene_ids))

@@ -9,17 +9,16 @@ export.py for what is shipped.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import random
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,50 +35,41 @@ from rich.progress import (
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torch.utils.tensorboard.writer import SummaryWriter
 
+from vidllm_ros.training.checkpoint import CHECKPOINT, RunState, write_atomically
 from vidllm_ros.training.optimizer import Optimizer, WeightAverage
+from vidllm_ros.training.random_state import RandomState
 from vidllm_ros.training.recipe import Recipe
+from vidllm_ros.training.run_log import RunLog
+from vidllm_ros.training.stage_output import Validator
 
-CHECKPOINT = "checkpoint.pt"
 SMOOTHING = 0.95
+AGREE_EVERY = 5
 
 
 @dataclass(frozen=True)
-class StageOutput:
-    """What a step gives.
+class Pending:
+    """A step whose numbers may still be on their way from the GPU.
 
     Attributes:
-        loss: scalar to minimise.
-        terms: named scalars for the log.
-        scenes: how many scenes were seen.
+        step, scenes, progress: after it.
+        seconds: of the run, when it was begun.
+        batch: what it learnt from.
+        numbers: loss, gradient norm and the terms in the order of `names`, (2 + T,).
     """
 
-    loss: Tensor
-    terms: dict[str, float]
+    step: int
     scenes: int
-
-
-class Stage(Protocol):
-    """A module to train: `forward(batch, progress)`; `model` is what is shipped of it."""
-
-    model: nn.Module
-
-    def __call__(self, batch: Any, progress: float) -> StageOutput: ...
+    progress: float
+    seconds: float
+    batch: Any
+    names: tuple[str, ...]
+    numbers: Tensor
+    measured: dict[str, float]
 
 
 class NotFiniteError(RuntimeError):
     """The loss or its gradient is not a number; the batch has been saved."""
-
-
-@dataclass
-class RunState:
-    """Where a run is."""
-
-    step: int = 0
-    scenes: int = 0
-    seconds: float = 0.0
-    smooth: dict[str, float] = field(default_factory=dict)
 
 
 class From(Sampler[int]):
@@ -93,13 +83,6 @@ class From(Sampler[int]):
 
     def __len__(self) -> int:
         return max(self.stop - self.start, 0)
-
-
-def write_atomically(path: Path, content: Any) -> None:
-    """`torch.save` beside `path`, then rename: a reader never sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(content, beside)
-    os.replace(beside, path)
 
 
 def seed_everything(seed: int) -> None:
@@ -117,15 +100,24 @@ def leave_signals_to_parent(worker: int) -> None:
 class Trainer:
     """Trains one stage after a recipe, in a folder.
 
+    On a GPU a step's numbers are read while the next one runs, so that the GPU never waits for the
+    log; a number that is not finite is then noticed one step late, and nothing is saved before.
+
     Args:
         recipe: what to do.
         stage: module to train.
         batches: indexed by batch number.
         folder: takes checkpoint, logs and, on failure, the batch that failed.
+        validator: looks at the stage now and then, in the first process.
     """
 
     def __init__(
-        self, recipe: Recipe, stage: nn.Module, batches: Dataset[Any], folder: str | Path
+        self,
+        recipe: Recipe,
+        stage: nn.Module,
+        batches: Dataset[Any],
+        folder: str | Path,
+        validator: Validator | None = None,
     ) -> None:
         self.recipe = recipe
         self.folder = Path(folder)
@@ -147,7 +139,10 @@ class Trainer:
         average = recipe.optimizer.ema
         self.average = WeightAverage(self.model, average) if average else None
         self.batches = batches
+        self.validator = validator
         self.state = RunState()
+        self.agreed_seconds = 0.0
+        self.pending: deque[Pending] = deque()
         self.stop_requested = False
 
     @property
@@ -166,22 +161,30 @@ class Trainer:
         """Share of the run that is done, by steps or by time, whichever is further."""
         by_steps = self.state.step / self.recipe.total_steps
         limit = self.recipe.max_minutes * 60.0
-        return min(max(by_steps, self.state.seconds / limit if limit else 0.0), 1.0)
+        seconds = self.agreed_seconds if self.is_distributed else self.state.seconds
+        return min(max(by_steps, seconds / limit if limit else 0.0), 1.0)
 
-    def run(self, steps: int | None = None) -> RunState:
-        """Train until the schedule ends, a signal comes, or `steps` more have been made."""
+    def run(self, steps: int | None = None, minutes: float = 0.0) -> RunState:
+        """Train until the schedule ends, a signal comes, or a limit of this call is reached.
+
+        Args:
+            steps: at most so many more; None leaves it to the schedule.
+            minutes: stop, saved, after so much wall time of this call; 0 does not.
+        """
         last = self.recipe.total_steps
         if steps is not None:
             last = min(last, self.state.step + steps)
+        until = time.monotonic() + 60.0 * minutes if minutes else math.inf
         previous = {
             s: signal.signal(s, self._request_stop) for s in (signal.SIGTERM, signal.SIGINT)
         }
+        log = RunLog(self.folder, self.accelerator.is_main_process)
         try:
-            with SummaryWriter(str(self.folder / "tensorboard")) as writer, self._bar() as bar:
+            with log, self._bar() as bar:
                 task = bar.add_task(
                     self.recipe.name, total=last, completed=self.state.step, loss=""
                 )
-                self._loop(last, writer, bar, task)
+                self._loop(last, until, log, bar, task)
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -213,79 +216,140 @@ class Trainer:
             generator=torch.Generator(),  # else every start would draw from the run's own
         )
 
-    def _loop(self, last: int, writer: SummaryWriter, bar: Progress, task: TaskID) -> None:
-        saved = time.monotonic()
-        waited = time.monotonic()
+    def _loop(self, last: int, until: float, log: RunLog, bar: Progress, task: TaskID) -> None:
+        delay = 1 if self.accelerator.device.type == "cuda" else 0
+        saved = validated = waited = time.monotonic()
         for batch in self._loader(last):
             started = time.monotonic()
-            terms = self._step(batch.to(self.accelerator.device))
+            self._step(batch.to(self.accelerator.device), started - waited)
+            self._settle(log, delay)
+            loss = self.state.smooth.get("loss", math.nan)
+            bar.update(task, completed=self.state.step, loss=f"loss {loss:.3f}")
             finished = time.monotonic()
-            self.state.seconds += finished - waited
-            terms["data_s"], terms["step_s"] = started - waited, finished - started
-            self._log(terms, writer)
-            bar.update(task, completed=self.state.step, loss=f"loss {terms['loss']:.3f}")
-            waited = finished
+            if self._is_validation_due(finished - validated):
+                self._settle(log)
+                self._validate(log)
+                validated = time.monotonic()
+            now = time.monotonic()
+            self.state.seconds += now - waited
+            waited = now
+            self.stop_requested |= now > until
             self._agree()
-            if finished - saved > self.recipe.checkpoint_minutes * 60.0:
+            if now - saved > self.recipe.checkpoint_minutes * 60.0:
+                self._settle(log)
                 self.save()
-                saved = time.monotonic()
+                saved = now
             if self.stop_requested or self.progress >= 1.0:
                 break
+        self._settle(log)
+        if self.state.step >= self.recipe.total_steps or self.progress >= 1.0:
+            self._validate(log)
 
-    def _step(self, batch: Any) -> dict[str, float]:
+    def _step(self, batch: Any, waited_s: float) -> None:
+        """Learn from one batch; its numbers are settled later."""
+        started, progress = time.monotonic(), self.progress
         with self.accelerator.autocast():
-            output = self.stage(batch, self.progress)
-        loss = float(output.loss.detach())
-        if not math.isfinite(loss):
-            self._refuse(batch, output.terms, f"the loss is {loss}")
+            output = self.stage(batch, progress)
+        if output.loss.device.type == "cpu" and not math.isfinite(float(output.loss.detach())):
+            self._refuse(self.state.step, batch, f"the loss is {float(output.loss.detach())}")
         self.accelerator.backward(output.loss)
-        norm, factor = self.optimizer.step(self.progress)
-        if not math.isfinite(norm):
-            self._refuse(batch, output.terms, f"the gradient's norm is {norm}")
+        norm, factor = self.optimizer.step(progress)
         if self.average is not None:
             self.average.update(self.model)
         self.state.step += 1
         self.state.scenes += output.scenes * self.accelerator.num_processes
-        return {"loss": loss, "gradient_norm": norm, "lr_factor": factor, **output.terms}
+        names = tuple(sorted(output.terms))
+        values = [output.loss.detach(), norm, *(output.terms[name] for name in names)]
+        numbers = torch.stack([torch.as_tensor(v, device=norm.device).float() for v in values])
+        if self.is_distributed:
+            torch.distributed.all_reduce(numbers)
+            numbers /= self.accelerator.num_processes
+        measured = {
+            "lr_factor": factor,
+            "data_s": waited_s,
+            "step_s": time.monotonic() - started,
+        }
+        self.pending.append(
+            Pending(
+                self.state.step,
+                self.state.scenes,
+                self.progress,
+                self.state.seconds,
+                batch,
+                names,
+                numbers,
+                measured,
+            )
+        )
+
+    def _settle(self, log: RunLog, delay: int = 0) -> None:
+        """Read the numbers of all but the newest `delay` steps, check and log them."""
+        while len(self.pending) > delay:
+            done = self.pending.popleft()
+            loss, norm, *values = done.numbers.tolist()
+            if not math.isfinite(loss):
+                self._refuse(done.step - 1, done.batch, f"the loss is {loss}")
+            if not math.isfinite(norm):
+                self._refuse(done.step - 1, done.batch, f"the gradient's norm is {norm}")
+            terms = {"loss": loss, "gradient_norm": norm, **done.measured}
+            terms.update(zip(done.names, values, strict=True))
+            smooth = self.state.smooth
+            for name, value in terms.items():
+                old = smooth.get(name, value)
+                smooth[name] = SMOOTHING * old + (1 - SMOOTHING) * value
+            if done.step % self.recipe.log_every == 0:
+                place = {
+                    "step": done.step,
+                    "scenes": done.scenes,
+                    "seconds": round(done.seconds, 1),
+                    "progress": round(done.progress, 4),
+                }
+                log.row(place, smooth, terms)
+
+    def _is_validation_due(self, seconds: float) -> bool:
+        wanted = self.recipe.validation
+        if wanted.every_steps and self.state.step % wanted.every_steps == 0:
+            return True
+        return bool(wanted.every_minutes) and seconds > 60.0 * wanted.every_minutes
+
+    def _validate(self, log: RunLog) -> None:
+        """Let the validator look, in the first process, without touching the run's chances."""
+        if self.validator is None or not self.accelerator.is_main_process:
+            return
+        before = RandomState.now()
+        self.plain_stage.eval()
+        try:
+            result = self.validator(self.plain_stage, self.folder, self.state.step)
+        finally:
+            self.plain_stage.train()
+            before.restore()
+        place = {
+            "step": self.state.step,
+            "scenes": self.state.scenes,
+            "seconds": round(self.state.seconds, 1),
+            "loss": round(self.state.smooth.get("loss", math.nan), 5),
+        }
+        log.validated(place, result)
 
     def _agree(self) -> None:
         """Let the first process's clock, and anyone's wish to stop, be everyone's."""
-        if not self.is_distributed:
+        if not self.is_distributed or self.state.step % AGREE_EVERY:
             return
         clock = torch.tensor([self.state.seconds], device=self.accelerator.device)
         torch.distributed.broadcast(clock, 0)
         wish = torch.tensor([float(self.stop_requested)], device=self.accelerator.device)
         torch.distributed.all_reduce(wish, torch.distributed.ReduceOp.MAX)
-        self.state.seconds = float(clock)
+        self.state.seconds = self.agreed_seconds = float(clock)
         self.stop_requested = bool(wish)
 
-    def _refuse(self, batch: Any, terms: dict[str, float], reason: str) -> None:
-        path = self.folder / f"not_finite_step{self.state.step}.pt"
-        write_atomically(path, {"batch": batch, "terms": terms, "step": self.state.step})
+    def _refuse(self, step: int, batch: Any, reason: str) -> None:
+        rank = self.accelerator.process_index
+        suffix = f"_process{rank}" if rank else ""
+        path = self.folder / f"not_finite_step{step}{suffix}.pt"
+        write_atomically(path, {"batch": batch, "step": step})
         raise NotFiniteError(
-            f"step {self.state.step}: {reason}; the batch is in {path}, "
-            "the last checkpoint is whole"
+            f"step {step}: {reason}; the batch is in {path}, the last checkpoint is whole"
         )
-
-    def _log(self, terms: dict[str, float], writer: SummaryWriter) -> None:
-        smooth = self.state.smooth
-        for name, value in terms.items():
-            old = smooth.get(name, value)
-            smooth[name] = SMOOTHING * old + (1 - SMOOTHING) * value
-        step = self.state.step
-        if not self.accelerator.is_main_process or step % self.recipe.log_every:
-            return
-        row = {
-            "step": step,
-            "scenes": self.state.scenes,
-            "seconds": round(self.state.seconds, 1),
-            "progress": round(self.progress, 4),
-            **{name: round(value, 5) for name, value in sorted(smooth.items())},
-        }
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        for name, value in terms.items():
-            writer.add_scalar(name, value, step)
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_requested = True
@@ -302,14 +366,7 @@ class Trainer:
                     "optimizer": self.optimizer.state_dict(),
                     "average": None if self.average is None else self.average.state_dict(),
                     "state": vars(self.state),
-                    "random": {
-                        "torch": torch.get_rng_state(),
-                        "cuda": torch.cuda.get_rng_state_all()
-                        if torch.cuda.is_available()
-                        else [],
-                        "numpy": np.random.get_state(),
-                        "python": random.getstate(),
-                    },
+                    "random": vars(RandomState.now()),
                 },
             )
         return path
@@ -325,9 +382,6 @@ class Trainer:
         if self.average is not None and saved["average"] is not None:
             self.average.load_state_dict(saved["average"])
         self.state = RunState(**saved["state"])
-        torch.set_rng_state(saved["random"]["torch"])
-        if saved["random"]["cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(saved["random"]["cuda"])
-        np.random.set_state(saved["random"]["numpy"])
-        random.setstate(saved["random"]["python"])
+        self.agreed_seconds = self.state.seconds
+        RandomState(**saved["random"]).restore()
         return True

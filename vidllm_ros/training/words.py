@@ -21,7 +21,7 @@ from vidllm_ros.network.box_features import BoxBatch
 from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training import grounding_losses as grounding
-from vidllm_ros.training.losses import masked_mean
+from vidllm_ros.training.losses import at_least_one, masked_mean, shared_count
 from vidllm_ros.training.packing import SpokenScenes, pack_sentences
 from vidllm_ros.training.recipe import Recipe
 
@@ -35,12 +35,16 @@ class Terms:
 
     def __init__(self, like: Tensor) -> None:
         self.total = like.new_zeros((), dtype=torch.float32)
-        self.values: dict[str, float] = {}
+        self.values: dict[str, Tensor] = {}
 
     def add(self, name: str, loss: Tensor, weight: float = 1.0) -> None:
         if weight:
             self.total = self.total + weight * loss
-            self.values[name] = float(loss.detach())
+            self.note(name, loss)
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Remember a number; it stays on its device, for a GPU must not wait for a log."""
+        self.values[name] = value.detach().float()
 
 
 def box_targets(batch: SceneBatch) -> list[grounding.BoxTargets]:
@@ -92,10 +96,10 @@ def word_losses(
             read = model.language.packed_forward(embeds, scene.mask, spoken.text, told)
         looks, hit = evidence_guidance(seen, scene, targets, spoken, evidence)
         terms.add("guide_evidence", looks, weights.guide_evidence)
-        terms.values["evidence_hit"] = float(hit)
+        terms.note("evidence_hit", hit)
     terms.add("language", language_loss(read.logits, spoken.text.labels), weights.language)
     with torch.no_grad():
-        terms.values["answer_top1"] = answer_accuracy(read.logits, spoken.text.labels)
+        terms.note("answer_top1", answer_accuracy(read.logits, spoken.text.labels))
     if weights.grounding:
         loc_hidden = spoken.text.at_loc(read.hidden)
         box_and_phrase_losses(terms, model, recipe, scene, spoken, loc_hidden, targets)
@@ -126,8 +130,8 @@ def box_and_phrase_losses(
         )
         share = weights.grounding / len(proposals.layers)
         terms.add(f"boxes_{number}", result.total(boxes), share)
-        terms.values["box_center"] = float(result.center.detach())
-        terms.values["box_diou"] = 1.0 - float(result.diou.detach())
+        terms.note("box_center", result.center)
+        terms.note("box_diou", 1.0 - result.diou)
     logits = model.grounding.match(proposals.features, loc_hidden)
     logits = logits.masked_fill(~proposals.mask[:, None], PADDED_LOGIT)
     wanted, real = grounding.match_targets(
@@ -156,9 +160,8 @@ def note_match(
     terms.add(f"{name}match", sigmoid, weights.boxes.match * weights.grounding)
     terms.add(f"{name}contrast", contrast, weights.boxes.contrast * weights.grounding)
     named = real & (wanted.sum(-1) > 0)
-    if bool(named.any()):
-        best = logits.detach()[named].argmax(-1, keepdim=True)
-        terms.values[f"{name}match_top1"] = float(wanted[named].gather(-1, best).mean())
+    best = logits.detach().argmax(-1, keepdim=True)
+    terms.note(f"{name}match_top1", masked_mean(wanted.gather(-1, best)[..., 0], named))
 
 
 def box_batch(
@@ -192,16 +195,14 @@ def language_loss(logits: Tensor, labels: Tensor) -> Tensor:
         labels: the token to be predicted at each place, -100 where none, (B, L).
     """
     truth = labels.flatten()
-    count = (truth != IGNORED).sum().clamp(min=1)
+    count = at_least_one(shared_count((truth != IGNORED).sum()))
     guess = logits.float().flatten(0, 1)
     return functional.cross_entropy(guess, truth, ignore_index=IGNORED, reduction="sum") / count
 
 
-def answer_accuracy(logits: Tensor, labels: Tensor) -> float:
+def answer_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Share of learnt tokens that are the most probable ones."""
-    learnt = labels != IGNORED
-    right = logits.argmax(-1) == labels
-    return float(right[learnt].float().mean()) if bool(learnt.any()) else 0.0
+    return masked_mean((logits.argmax(-1) == labels).float(), labels != IGNORED)
 
 
 class LanguageLook:

@@ -26,7 +26,7 @@ from vidllm_ros.network.patches3d import (
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
 from vidllm_ros.training.recipe import Recipe
-from vidllm_ros.training.trainer import StageOutput
+from vidllm_ros.training.stage_output import StageOutput
 from vidllm_ros.training.words import Terms, box_targets, word_losses
 
 LEARNING = ("projector", "language", "grounding", "box_features")
