@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vidllm_ros.data.annotations.ply import read_vertices
 from vidllm_ros.data.annotations.records import (
     AnnotationError,
     Entry,
@@ -31,7 +32,6 @@ scans/{scene}/{scene}_vh_clean_2.ply                    mesh; its vertices are u
 scans/{scene}/{scene}_vh_clean_2.0.010000.segs.json     segIndices, one a vertex
 scans/{scene}/{scene}.aggregation.json                  segGroups: objectId, label, segments"""
 MAX_CACHED = 2048
-PLY_HEADER_BYTES = 65536
 ORTHONORMAL_TOLERANCE = 1e-2
 
 
@@ -146,46 +146,6 @@ def read_axis_alignment(path: Path) -> NDArray[np.float64]:
         f"{path}: axisAlignment: expected this line, got none; scans of the train and val splits "
         "have it, boxes cannot be aligned without"
     )
-
-
-def ply_vertex_count(path: Path) -> int:
-    """Read how many vertices a PLY file says it has."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected the scan's mesh, got no file; put it there")
-    with path.open("rb") as stream:
-        header = stream.read(PLY_HEADER_BYTES).partition(b"end_header")
-    if not header[0].startswith(b"ply") or not header[1]:
-        raise AnnotationError(f"{path}: header: expected a PLY file, got another; download again")
-    for line in header[0].splitlines():
-        words = line.split()
-        if words[:2] == [b"element", b"vertex"] and len(words) == 3 and words[2].isdigit():
-            return int(words[2])
-    raise AnnotationError(f"{path}: header: expected 'element vertex', got none; download again")
-
-
-def read_vertices(path: Path) -> NDArray[np.float64]:
-    """Read the vertices of a PLY mesh in their order: (V, 3), m, the scan's world.
-
-    Raises:
-        AnnotationError: the file is cut off, or a vertex is not finite.
-    """
-    import open3d as o3d  # slow to load, and only scans need it
-
-    count = ply_vertex_count(path)
-    with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
-        vertices = np.asarray(o3d.io.read_point_cloud(path).points, np.float64)
-    if len(vertices) != count or count == 0:
-        raise AnnotationError(
-            f"{path}: vertices: expected {count} as its header says, got {len(vertices)}; "
-            "the file is cut off, download it again"
-        )
-    bad = np.flatnonzero(~np.isfinite(vertices).all(axis=1))
-    if len(bad):
-        raise AnnotationError(
-            f"{path}: vertex {bad[0]}: expected finite coordinates, got {vertices[bad[0]]}; "
-            "download the file again"
-        )
-    return vertices
 
 
 def aligned_vertices(folder: Path, T_aligned_scan: NDArray[np.float64]) -> NDArray[np.float64]:
