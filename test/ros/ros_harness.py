@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.impl import rcutils_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -29,7 +31,7 @@ from vidllm_ros.srv import Ask
 from vidllm_ros.streaming.backend import StandInBackend
 from vidllm_ros.structures import Answer, Frames, Reconstruction, SceneContext
 
-WAIT_S = 120.0  # only a fault, or a very busy machine, waits so long
+WAIT_S = float(os.environ.get("VIDLLM_TEST_WAIT_S", "120"))  # only a fault waits so long
 START_NS = 1_700_000_000_123_456_789
 STEP_NS = 100_000_000
 FRAME_ID = "front_camera_optical_frame"
@@ -43,6 +45,19 @@ QUICK = {
 }
 
 
+LOG: list[tuple[str, str]] = []
+"""Name of the logger and line of all that was logged in this process."""
+_log = rcutils_logger._rclpy.rclpy_logging_rcutils_log
+
+
+def _record(severity: Any, name: str, message: str, *place: Any) -> None:
+    LOG.append((name, message))
+    _log(severity, name, message, *place)
+
+
+rcutils_logger._rclpy.rclpy_logging_rcutils_log = _record
+
+
 class HeldBackend(StandInBackend):
     """The stand-in, which a test can hold inside a window or an answer, or make fail."""
 
@@ -53,6 +68,7 @@ class HeldBackend(StandInBackend):
         self.may_answer.set()
         self.inside = threading.Event()
         self.fails_with: Exception | None = None
+        self.window_s = 0.0
 
     def _hold(self, gate: threading.Event) -> None:
         self.inside.set()
@@ -63,6 +79,7 @@ class HeldBackend(StandInBackend):
 
     def reconstruct(self, frames: Frames) -> Reconstruction:
         self._hold(self.may_reconstruct)
+        time.sleep(self.window_s)
         return super().reconstruct(frames)
 
     def answer(self, scene: SceneContext, question: str) -> Answer:
@@ -97,6 +114,7 @@ class Harness:
     """The node under test, and another node that talks to it."""
 
     def __init__(self, overrides: dict[str, Any], namespace: str = "") -> None:
+        self._log_start = len(LOG)
         values = {**QUICK, **overrides}
         given = [Parameter(name, value=value) for name, value in values.items()]
         self.node = VidllmNode(parameter_overrides=given, namespace=namespace)
@@ -108,6 +126,25 @@ class Harness:
         self._clients: dict[str, Any] = {}
         self._publishers: dict[str, Any] = {}
         self.stamp_ns = START_NS
+
+    # The log
+
+    def said(self) -> list[str]:
+        """Return what the node has logged so far."""
+        name = self.node.get_logger().name
+        return [words for logger, words in tuple(LOG)[self._log_start :] if logger == name]
+
+    def wait_said(self, words: str) -> str:
+        """Wait until the node has logged a line with these words; return the newest such line."""
+
+        def found() -> str:
+            return next((line for line in reversed(self.said()) if words in line), "")
+
+        try:
+            line: str = wait_until(found, words)
+        except AssertionError:
+            raise AssertionError(f"never said {words!r}: {self.said()[-20:]}") from None
+        return line
 
     def close(self) -> None:
         self.node.release()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import CallbackGroup
@@ -19,7 +19,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.callbacks import guarded
-from vidllm_ros.ros.health import Health, InputReport, cause_of_silence
+from vidllm_ros.ros.health import Health, InputReport, LinkReport, cause_of_silence
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.qos import profile
 
@@ -35,21 +35,29 @@ class Situation:
     Attributes:
         state: label of the lifecycle state.
         device: where the network runs, in words; empty before configure.
-        topic: resolved name of the image topic.
-        incompatible_qos: policy named by a QoS event; empty without one.
+        link: how the image topic stands; None while not active.
+        incompatible: other input topics with an incompatible publisher, and the policy.
+        camera: what is known of the intrinsics, in words.
         is_paused: whether frames are ignored on request.
         waiting_questions: questions in the queue.
         memory_bytes: held by the process on the device.
+        free_bytes: free on the device.
+        frame_limit: frames a window may have since memory ran out; None where it never did.
+        listeners: subscriptions to the results, all topics together.
         scale_check: measured depth against ours, in words; empty without a depth topic.
     """
 
     state: str = "unconfigured"
     device: str = ""
-    topic: str = ""
-    incompatible_qos: str = ""
+    link: LinkReport | None = None
+    incompatible: dict[str, str] = field(default_factory=dict)
+    camera: str = ""
     is_paused: bool = False
     waiting_questions: int = 0
     memory_bytes: int = 0
+    free_bytes: int = 0
+    frame_limit: int | None = None
+    listeners: int = 0
     scale_check: str = ""
 
 
@@ -103,34 +111,26 @@ class Diagnostics:
         self._publisher.publish(message)
 
     def _input(self, situation: Situation) -> Part:
-        limits = self._parameters()
         report = self._health.input_report(time.monotonic())
+        link = situation.link
         values: dict[str, object] = {
-            "topic": situation.topic,
+            "topic": link.topic if link else "",
+            "publishers": link.publishers if link else 0,
             "rate_hz": report.rate_hz,
             "received_frames": report.received,
             "dropped_frames": sum(report.dropped.values()),
-            "lost_in_transport": report.lost,
+            "lost_in_transport": link.lost if link else 0,
+            "missed_deadlines": link.missed_deadlines if link else 0,
             "stamp_age_s": report.stamp_age_s,
+            "camera_info": situation.camera,
         }
         values |= {f"dropped: {cause}": count for cause, count in report.dropped.items()}
-        if situation.state != "active" or not situation.topic:
+        if situation.state != "active" or link is None:
             return OK, f"{situation.state}: not listening", values
         if situation.is_paused:
             return OK, "paused by ~/pause", values
-        publishers = self._node.count_publishers(situation.topic)
-        silence = cause_of_silence(
-            situation.topic, publishers, situation.incompatible_qos, report, limits.input_timeout_s
-        )
-        if silence:
-            return ERROR, silence, values
-        age = report.stamp_age_s
-        if age is not None and abs(age) > limits.stale_after_s:
-            return WARN, _stale_words(age), values
-        if report.lost > max(LOST_WORTH_A_WORD, report.received * LOST_SHARE):
-            return WARN, _lost_words(report), values
-        words = f"{report.rate_hz:.1f} Hz" if report.received else "waiting for the first frame"
-        return OK, words, values
+        level, words = input_words(situation, link, report, self._parameters())
+        return level, words, values
 
     def _inference(self, situation: Situation) -> Part:
         report = self._health.window_report()
@@ -140,28 +140,57 @@ class Diagnostics:
             "window_time_mean_s": report.mean_s,
             "window_time_max_s": report.max_s,
             "waiting_questions": situation.waiting_questions,
+            "listeners": situation.listeners,
             "last_error": report.last_error,
             "scale_check": situation.scale_check,
         }
-        if report.last_error:
+        if report.is_failing:
             return ERROR, report.last_error, values
+        if not report.computed:
+            return OK, "no window yet", values
         words = f"{report.computed} windows, {report.mean_s:.2f} s each"
-        return OK, words if report.computed else "no window yet", values
+        if report.skipped > report.computed:
+            words += f"; {report.skipped} skipped: the camera is faster than the network"
+        if not situation.listeners and situation.state == "active":
+            words += "; nobody listens to the results"
+        return OK, words, values
+
+
+def input_words(
+    situation: Situation, link: LinkReport, report: InputReport, limits: NodeParameters
+) -> tuple[bytes, str]:
+    """Say how the camera does: its rate, or the one thing that is wrong, the worst first."""
+    silence = cause_of_silence(link, report, limits.input_timeout_s)
+    if silence:
+        return ERROR, silence
+    age = report.stamp_age_s
+    if age is not None and abs(age) > limits.stale_after_s:
+        return WARN, _stale_words(age)
+    for topic, policy in situation.incompatible.items():
+        return WARN, f"a publisher of {topic} offers an incompatible {policy} and is not heard"
+    if link.lost > max(LOST_WORTH_A_WORD, report.received * LOST_SHARE):
+        return WARN, _lost_words(link.lost, report.received)
+    return OK, f"{report.rate_hz:.1f} Hz" if report.received else "waiting for the first frame"
 
 
 def _memory(situation: Situation) -> Part:
-    mebibytes = situation.memory_bytes / 2**20
     values: dict[str, object] = {
         "device": situation.device,
         "used_bytes": situation.memory_bytes,
+        "free_bytes": situation.free_bytes,
         "state": situation.state,
     }
-    return OK, f"{mebibytes:.0f} MiB on {situation.device or 'no device yet'}", values
+    used, free = situation.memory_bytes / 2**20, situation.free_bytes / 2**20
+    words = f"{used:.0f} MiB on {situation.device or 'no device yet'}, {free:.0f} MiB free"
+    if situation.frame_limit is not None:
+        values["frame_limit"] = situation.frame_limit
+        return WARN, f"{words}; it ran out: {situation.frame_limit} frames a window now", values
+    return OK, words, values
 
 
-def _lost_words(report: InputReport) -> str:
+def _lost_words(lost: int, received: int) -> str:
     return (
-        f"the transport lost {report.lost} frames while {report.received} arrived: send "
+        f"the transport lost {lost} frames while {received} arrived: send "
         "compressed or smaller images, make camera and node reliable (qos_overrides), or set "
         "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA for both"
     )

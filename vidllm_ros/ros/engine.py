@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidllm_ros.ros.model_loading import LoadedBackend
+from vidllm_ros.ros.memory_step import SteppingBackend
+from vidllm_ros.ros.model_loading import LoadedBackend, release_memory
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.scale_check import ScaleCheck
 from vidllm_ros.streaming.session import (
@@ -79,7 +80,8 @@ class Engine:
             loaded: what computes.
             parameters: the node's current ones.
             on_window: called on the worker's thread with each finished window.
-            on_failed: called on the worker's thread with a sentence when a window failed.
+            on_failed: called on the worker's thread with a sentence when a window failed, or
+                when memory ran out and a smaller step is taken.
         """
         self.loaded = loaded
         self.scale_check = ScaleCheck()
@@ -88,7 +90,10 @@ class Engine:
         self._on_window = on_window
         self._on_failed = on_failed
         self._applied = parameters()
-        self._session = Session(loaded.backend, session_settings(self._applied))
+        self._backend = SteppingBackend(
+            loaded.backend, lambda: release_memory(loaded.device), on_failed
+        )
+        self._session = Session(self._backend, session_settings(self._applied))
         self._worker = Worker(self._applied.ask_queue)
         self._is_running = False
         self._questions: set[Future[SessionAnswer]] = set()
@@ -119,6 +124,11 @@ class Engine:
     def counts(self) -> FrameCounts:
         """What became of the frames."""
         return self._session.counts
+
+    @property
+    def frame_limit(self) -> int | None:
+        """Frames a window may have since memory ran out; None where it never did."""
+        return self._backend.frame_limit
 
     @property
     def windows_done(self) -> int:

@@ -24,8 +24,8 @@ class InputReport:
         rate_hz: of the last frames; 0 without two of them.
         stamp_age_s: clock minus stamp of the newest frame on arrival; None before the first.
         silence_s: since the last usable frame, or since activate; None while not active.
-        last_drop: the newest cause in words.
-        lost: frames that the transport lost on the way, as far as the middleware knows.
+        last_drop: why all frames since the last usable one were dropped, the newest cause in
+            words; empty where none came since.
     """
 
     received: int
@@ -34,18 +34,52 @@ class InputReport:
     stamp_age_s: float | None
     silence_s: float | None
     last_drop: str
+
+
+@dataclass(frozen=True)
+class LinkReport:
+    """The topic's side: who publishes it, and what the middleware says of it.
+
+    Attributes:
+        topic: resolved name.
+        publishers: how many publish it with the type that is wanted.
+        other_types: other types under this name.
+        wanted_type: as `ros2 topic list -t` shows it.
+        elsewhere: other topics of the wanted type that somebody publishes.
+        incompatible_qos: policy that a QoS event named; empty without one.
+        lost: frames that the transport lost on the way, as far as the middleware knows.
+        missed_deadlines: times that a deadline asked for by override was missed.
+    """
+
+    topic: str = ""
+    publishers: int = 0
+    other_types: tuple[str, ...] = ()
+    wanted_type: str = ""
+    elsewhere: tuple[str, ...] = ()
+    incompatible_qos: str = ""
     lost: int = 0
+    missed_deadlines: int = 0
 
 
 @dataclass(frozen=True)
 class WindowReport:
-    """The network's side: windows and how long they took."""
+    """The network's side: windows and how long they took.
+
+    Attributes:
+        computed: windows since configure.
+        skipped: windows not computed because a newer one was there.
+        mean_s: of the last ones.
+        max_s: of the last ones.
+        last_error: in words; stays until the next configure.
+        is_failing: whether nothing has gone well since the last error.
+    """
 
     computed: int
     skipped: int
     mean_s: float
     max_s: float
     last_error: str
+    is_failing: bool
 
 
 @dataclass
@@ -57,7 +91,6 @@ class _Input:
     stamp_age_s: float | None = None
     since: float | None = None
     last_drop: str = ""
-    lost: int = 0
 
 
 class Health:
@@ -70,6 +103,7 @@ class Health:
         self._computed = 0
         self._skipped = 0
         self._last_error = ""
+        self._is_failing = False
 
     def clear(self) -> None:
         """Start counting anew (configure)."""
@@ -78,12 +112,14 @@ class Health:
             self._window_times.clear()
             self._computed = self._skipped = 0
             self._last_error = ""
+            self._is_failing = False
 
     def set_listening(self, now: float | None) -> None:
         """Note when listening began (monotonic s), or None when it ended."""
         with self._lock:
             self._input.since = now
             self._input.arrivals.clear()
+            self._input.last_drop = ""
 
     def frame_received(self, now: float, stamp_age_s: float) -> int:
         """Count a frame that arrived; return how many there were."""
@@ -97,6 +133,7 @@ class Health:
         """Note that a frame was whole and went to the window."""
         with self._lock:
             self._input.usable += 1
+            self._input.last_drop = ""
             if self._input.since is not None:
                 self._input.since = now
 
@@ -107,15 +144,11 @@ class Health:
             self._input.last_drop = words
             return self._input.dropped[cause]
 
-    def frames_lost(self, total: int) -> None:
-        """Note how many frames the transport has lost in all."""
-        with self._lock:
-            self._input.lost = total
-
     def window_computed(self, seconds: float, skipped: int) -> None:
         """Note a finished window, and how many were skipped since configure."""
         with self._lock:
             self._computed += 1
+            self._is_failing = False
             self._skipped = skipped
             self._window_times.append(seconds)
 
@@ -123,6 +156,7 @@ class Health:
         """Keep the newest error for the diagnostic."""
         with self._lock:
             self._last_error = words
+            self._is_failing = True
 
     def input_report(self, now: float) -> InputReport:
         with self._lock:
@@ -136,7 +170,6 @@ class Health:
                 stamp_age_s=state.stamp_age_s,
                 silence_s=None if state.since is None else now - state.since,
                 last_drop=state.last_drop,
-                lost=state.lost,
             )
 
     def window_report(self) -> WindowReport:
@@ -148,34 +181,51 @@ class Health:
                 mean_s=sum(times) / len(times) if times else 0.0,
                 max_s=max(times, default=0.0),
                 last_error=self._last_error,
+                is_failing=self._is_failing,
             )
 
 
-def cause_of_silence(
-    topic: str, publishers: int, incompatible_qos: str, report: InputReport, timeout_s: float
-) -> str:
+def cause_of_silence(link: LinkReport, report: InputReport, timeout_s: float) -> str:
     """Name the one reason for which no usable frame came, with its remedy; empty if one came.
 
     Args:
-        topic: resolved name of the image topic.
-        publishers: how many publishers the graph shows for it.
-        incompatible_qos: policy that a QoS event named; empty if there was none.
+        link: how the image topic stands.
         report: of `Health.input_report`.
         timeout_s: silence from which it is worth a word.
     """
     if report.silence_s is None or report.silence_s < timeout_s:
         return ""
     wait = f"no usable frame for {report.silence_s:.0f} s: "
+    topic = link.topic
     if report.rate_hz > 0 and report.last_drop:
         return f"{wait}frames arrive on {topic} and all are dropped: {report.last_drop}"
-    if incompatible_qos:
+    if link.publishers == 0 and link.other_types:
+        others = ", ".join(link.other_types)
         return (
-            f"{wait}the publisher of {topic} offers an incompatible {incompatible_qos}; "
+            f"{wait}{topic} carries {others} and not {link.wanted_type}; remap image to the "
+            "camera's images, or set image_transport"
+        )
+    if link.publishers == 0:
+        return f"{wait}{_absent_words(link, report.received)}"
+    if link.incompatible_qos:
+        return (
+            f"{wait}the publisher of {topic} offers an incompatible {link.incompatible_qos}; "
             f"change it there, or override qos_overrides.{topic}.subscription here"
         )
-    if publishers == 0:
-        return f"{wait}nobody publishes {topic}; start the camera or remap image to its topic"
-    return f"{wait}{publishers} publisher(s) of {topic} are there but send nothing"
+    count = f"{link.publishers} publisher(s) of {topic}"
+    return f"{wait}{count} are there but send nothing; is the camera running, or its bag paused?"
+
+
+def _absent_words(link: LinkReport, received: int) -> str:
+    if received:
+        return (
+            f"the publisher of {link.topic} has gone after {received} frames; start it again, "
+            "the node goes on by itself"
+        )
+    if link.elsewhere:
+        there = ", ".join(link.elsewhere[:3])
+        return f"nobody publishes {link.topic}, but {there} is there; remap image to it"
+    return f"nobody publishes {link.topic}; start the camera or remap image to its topic"
 
 
 class Throttle:

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import qos_policy_name_from_kind
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.calibration import Calibration, Rectifier
 from vidllm_ros.ros.callbacks import guarded
+from vidllm_ros.ros.camera_link import CameraLink
 from vidllm_ros.ros.conversions import (
     calibration_from_info,
     depth_from_image,
@@ -36,21 +35,21 @@ from vidllm_ros.ros.engine import Engine
 from vidllm_ros.ros.frame_gate import FrameGate, Shape
 from vidllm_ros.ros.health import Health, Throttle
 from vidllm_ros.ros.parameters import NodeParameters
-from vidllm_ros.ros.qos import overridable, profile
 from vidllm_ros.ros.stamps import stamp_to_ns
 from vidllm_ros.streaming.window import Arrival
 
 COMPLAIN_EVERY_S = 5.0
+MOST_REASONS = 10
 FLUSH_AFTER_S = 2.0
-"""Silence after which the frames that no window has shown yet make a short one."""
+"""After so long without a frame that counts, those that no window has shown make a short one."""
 
 
 class Inputs:
     """The subscriptions of an active node.
 
     Attributes:
-        topic: resolved name of the image topic.
-        incompatible_qos: policy a QoS event named; empty while there was none.
+        links: one for each topic listened to, the images' first.
+        camera: what is known of the camera's intrinsics, in words.
         is_paused: frames are ignored while true.
     """
 
@@ -68,12 +67,11 @@ class Inputs:
         self._throttle = Throttle(COMPLAIN_EVERY_S)
         self._gate = FrameGate()
         self._rectifier: Rectifier | None = None
-        self._broken_info = False
-        self._subscriptions: list[Any] = []
+        self._ignored_infos: set[str] = set()
         self._timer: Any = None
-        self._has_new_frames = False
-        self.topic = ""
-        self.incompatible_qos = ""
+        self._kept_at: float | None = None  # the newest frame that waits for a window
+        self.links: list[CameraLink] = []
+        self.camera = "no camera_info: intrinsics are estimated"
         self.is_paused = False
 
     def open(self) -> None:
@@ -82,9 +80,14 @@ class Inputs:
         compressed = self._parameters().image_transport == "compressed"
         image = topics.COMPRESSED if compressed else topics.IMAGE
         take = self._take_compressed if compressed else self._take_image
-        self.topic = self._subscribe(image, take, group)
-        self._subscribe(topics.CAMERA_INFO, self._take_info, group)
-        self._subscribe(topics.DEPTH_IN, self._take_depth, group)
+        for topic, callback in (
+            (image, take),
+            (topics.CAMERA_INFO, self._take_info),
+            (topics.DEPTH_IN, self._take_depth),
+        ):
+            link = CameraLink(self._node, topic, self._complain)
+            self.links.append(link)
+            link.open(callback, group)
         self._timer = self._node.create_timer(
             FLUSH_AFTER_S / 4,
             guarded(self._node, "silence", self._flush_when_silent),
@@ -100,51 +103,20 @@ class Inputs:
         timer, self._timer = self._timer, None
         if timer is not None:
             self._node.destroy_timer(timer)
-        while self._subscriptions:
-            self._node.destroy_subscription(self._subscriptions.pop())
+        for link in self.links:
+            link.close()
 
-    def _subscribe(
-        self,
-        topic: topics.Topic,
-        callback: Callable[[Any], None],
-        group: MutuallyExclusiveCallbackGroup,
-    ) -> str:
-        def create(events: SubscriptionEventCallbacks) -> Any:
-            return self._node.create_subscription(
-                topic.type,
-                topic.name,
-                guarded(self._node, topic.name, callback),
-                profile(topic.qos),
-                callback_group=group,
-                event_callbacks=events,
-                qos_overriding_options=overridable(),
-            )
-
-        incompatible = self._note_incompatible(topic)
-        lost = self._note_lost if topic in (topics.IMAGE, topics.COMPRESSED) else None
-        try:
-            subscription = create(
-                SubscriptionEventCallbacks(incompatible_qos=incompatible, message_lost=lost)
-            )
-        except UnsupportedEventTypeError:  # not every middleware counts what it loses
-            subscription = create(SubscriptionEventCallbacks(incompatible_qos=incompatible))
-        self._subscriptions.append(subscription)
-        name: str = subscription.topic_name
-        return name
-
-    def _note_incompatible(self, topic: topics.Topic) -> Callable[[Any], None]:
-        def note(event: Any) -> None:
-            policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
-            if topic.type in (topics.IMAGE.type, topics.COMPRESSED.type):
-                self.incompatible_qos = policy
-            self._complain(topic.name, "qos", f"a publisher offers an incompatible {policy}")
-
-        return note
-
-    def _note_lost(self, event: Any) -> None:
-        self._health.frames_lost(event.total_count)
+    @property
+    def topic(self) -> str:
+        """Resolved name of the image topic."""
+        return self.links[0].topic if self.links else ""
 
     # Frames
+
+    @property
+    def incompatible(self) -> dict[str, str]:
+        """Name the input topics with an incompatible publisher, and the policy."""
+        return {link.topic: link.incompatible_qos for link in self.links if link.incompatible_qos}
 
     def _take_image(self, msg: Image) -> None:
         self._take(topics.IMAGE, msg.header, msg.encoding, lambda: rgb_from_image(msg))
@@ -179,19 +151,21 @@ class Inputs:
         rgb, K = self._rectified(rgb)
         added = self._engine.offer(stamp_ns, rgb, header.frame_id, K)
         if added.arrival is Arrival.DROPPED:
-            # Counted by the window; said here.
-            self._complain(topic.name, "order", f"frame dropped: {added.arrival.value}")
+            self._drop(topic.name, "order", f"{added.arrival.value}: {_stamp_words(stamp_ns)}")
+            return
+        if added.arrival is Arrival.UNUSABLE:
+            self._drop(topic.name, "size", added.problem)
             return
         if added.restarted:
             self._node.get_logger().warning(f"{self.topic}: {added.restarted}: a new world begins")
         self._health.frame_used(now)
-        self._has_new_frames = True
+        if added.arrival is not Arrival.PASSED_OVER:
+            self._kept_at = now
 
     def _flush_when_silent(self) -> None:
-        """Show the last frames once the camera has stopped: they may be too few for a window."""
-        silence_s = self._health.input_report(time.monotonic()).silence_s
-        if self._has_new_frames and silence_s is not None and silence_s > FLUSH_AFTER_S:
-            self._has_new_frames = False
+        """Show the last frames once no more come: they may be too few for a window."""
+        if self._kept_at is not None and time.monotonic() - self._kept_at > FLUSH_AFTER_S:
+            self._kept_at = None
             self._engine.flush()
 
     def _age_s(self, stamp: Time) -> float:
@@ -222,13 +196,16 @@ class Inputs:
         known = self._rectifier.calibration if self._rectifier else None
         if not calibration.is_same(known):
             self._rectifier = Rectifier(calibration)
-            self._node.get_logger().info(f"camera_info: {_describe(calibration)}")
+            self.camera = _describe(calibration)
+            if self._throttle.held_back("camera_info changed", time.monotonic()) is not None:
+                self._node.get_logger().info(f"camera_info: {self.camera}")
 
     def _ignore_info(self, words: str) -> None:
-        """Say once that the camera info is not used."""
+        """Say that the camera info is not used; once for each reason."""
         self._rectifier = None
-        if not self._broken_info:
-            self._broken_info = True
+        self.camera = f"camera_info ignored: {words}"
+        if words not in self._ignored_infos and len(self._ignored_infos) < MOST_REASONS:
+            self._ignored_infos.add(words)
             self._node.get_logger().warning(f"camera_info: ignored: {words}")
 
     def _rectified(
@@ -243,6 +220,7 @@ class Inputs:
         try:
             return rectifier.rectify(rgb), rectifier.calibration.K
         except ValueError as error:
+            self.camera = f"camera_info not used: {error}"
             self._complain("camera_info", "size", f"not used: {error}")
             return rgb, None
 
@@ -257,6 +235,11 @@ class Inputs:
             self._complain(topics.DEPTH_IN.name, str(error).split(":")[0], f"dropped: {error}")
             return
         self._engine.scale_check.offer(stamp_to_ns(msg.header.stamp), depth)
+
+
+def _stamp_words(stamp_ns: int) -> str:
+    """Say what a stamp was; a camera that sets none is a common fault."""
+    return "its stamp is 0: the camera sets none" if stamp_ns == 0 else f"its stamp is {stamp_ns}"
 
 
 def _describe(calibration: Calibration) -> str:

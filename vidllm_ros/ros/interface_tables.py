@@ -8,7 +8,6 @@ between the marks of that page; a test compares them. Next: topics.py, parameter
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.parameters import Change, Spec, Value, defaults, specs
@@ -23,20 +22,15 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _type_name(message: Any) -> str:
-    package, folder = message.__module__.split(".")[:2]
-    return f"{package}/{folder}/{message.__name__}"
-
-
 def topic_table(listed: Sequence[topics.Topic]) -> str:
     """Table topics: name, type, profile, note."""
-    rows = [[f"`{t.name}`", _type_name(t.type), t.qos, t.note] for t in listed]
+    rows = [[f"`{t.name}`", topics.type_name(t.type), t.qos, t.note] for t in listed]
     return _table(["topic", "type", "QoS", "note"], rows)
 
 
 def service_table() -> str:
     """Table the services."""
-    rows = [[f"`{s.name}`", _type_name(s.type), s.note] for s in topics.SERVICES]
+    rows = [[f"`{s.name}`", topics.type_name(s.type), s.note] for s in topics.SERVICES]
     return _table(["service", "type", "note"], rows)
 
 

@@ -34,6 +34,7 @@ from vidllm_ros.ros.model_loading import (
     describe_memory,
     describe_torch,
     load_backend,
+    memory_free_bytes,
     memory_used_bytes,
     release_memory,
 )
@@ -118,16 +119,20 @@ class VidllmNode(LifecycleNode):
         return self._engine if self._inputs is not None else None
 
     def _situation(self) -> Situation:
-        engine, inputs = self._engine, self._inputs
+        engine, inputs, outputs = self._engine, self._inputs, self._outputs
         loaded = engine.loaded if engine else None
         return Situation(
             state=self._state_machine.current_state[1],
             device=str(loaded) if loaded else "",
-            topic=inputs.topic if inputs else "",
-            incompatible_qos=inputs.incompatible_qos if inputs else "",
+            link=inputs.links[0].report() if inputs else None,
+            incompatible=inputs.incompatible if inputs else {},
+            camera=inputs.camera if inputs else "",
             is_paused=bool(inputs and inputs.is_paused),
             waiting_questions=self._questions.waiting,
             memory_bytes=memory_used_bytes(loaded.device if loaded else "cpu"),
+            free_bytes=memory_free_bytes(loaded.device if loaded else "cpu"),
+            frame_limit=engine.frame_limit if engine else None,
+            listeners=outputs.listeners if outputs else 0,
             scale_check=engine.scale_check.words if engine else "",
         )
 
@@ -233,7 +238,11 @@ class VidllmNode(LifecycleNode):
             return
         device = engine.loaded.device
         before = memory_used_bytes(device)
-        engine.close()
+        if not engine.close():
+            self.get_logger().warning(
+                "cleanup: the network is inside a window and cannot be interrupted; what it holds "
+                "comes back when that ends"
+            )
         del engine
         freed = before - release_memory(device)
         self.get_logger().info(f"cleanup: {freed / 2**20:.1f} MiB given back on {device}")

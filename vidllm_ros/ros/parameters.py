@@ -181,7 +181,12 @@ class NodeParameters:
         (1_000, 100_000_000),
     )
     score_threshold: float = _parameter(
-        0.3, "Objects with a lower score are not published.", _LIVE, (0.0, 1.0)
+        -1.0,
+        "Objects with a lower score are not published. Below 0: all that the model reports, which "
+        "has a threshold of its own, chosen for it on validation data (grounding_threshold in its "
+        "config.json); this parameter can only be stricter.",
+        _LIVE,
+        (-1.0, 1.0),
     )
     max_path_poses: int = _parameter(
         1024, "Poses kept in ~/path; the oldest go first.", _LIVE, (1, 100_000)

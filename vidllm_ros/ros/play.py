@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ from vidllm_ros.ros.conversions import (
     image_from_rgb,
     info_from_intrinsics,
 )
+from vidllm_ros.ros.dds_profile import profile_environment
 from vidllm_ros.ros.frame_stream import CameraFrame, load_frames, read_stream
 from vidllm_ros.ros.process import SpinningThread, ros_context, stop_event
 from vidllm_ros.ros.qos import profile
@@ -163,6 +165,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the player."""
+    os.environ.update(profile_environment(os.environ))
     with ros_context(sys.argv if argv is None else ["play", *argv]) as arguments:
         options = _options(arguments[1:])
         node = Node("vidllm_player")

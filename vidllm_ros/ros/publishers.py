@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import qos_policy_name_from_kind
 
 from vidllm_ros.msg import WindowStatus
 from vidllm_ros.ros import messages, topics
+from vidllm_ros.ros.callbacks import guarded
 from vidllm_ros.ros.conversions import (
     cloud_to_msg,
     image_from_depth,
@@ -55,9 +59,30 @@ class Outputs:
     def open(self) -> None:
         """Create the publishers; they publish once the node is active."""
         for topic in topics.RESULTS:
+            events = PublisherEventCallbacks(incompatible_qos=self._incompatible(topic))
             self._publishers[topic] = self._node.create_lifecycle_publisher(
-                topic.type, topic.name, profile(topic.qos), qos_overriding_options=overridable()
+                topic.type,
+                topic.name,
+                profile(topic.qos),
+                qos_overriding_options=overridable(),
+                event_callbacks=events,
             )
+
+    def _incompatible(self, topic: topics.Topic) -> Callable[[Any], None]:
+        def say(event: Any) -> None:
+            policy = qos_policy_name_from_kind(event.last_policy_kind).lower()
+            self._node.get_logger().warning(
+                f"{topic.name}: a subscriber asks for an incompatible {policy} and hears nothing; "
+                "change it there, or override qos_overrides of this topic's publisher here"
+            )
+
+        return guarded(self._node, topic.name, say)
+
+    @property
+    def listeners(self) -> int:
+        """Subscriptions to the results, all topics together."""
+        with self._lock:
+            return sum(p.get_subscription_count() for p in self._publishers.values())
 
     def close(self) -> None:
         """Destroy the publishers; may be called again. Waits for a publication in progress."""
@@ -138,7 +163,7 @@ class Outputs:
             timing_names=list(result.timings_s),
             timings_s=[float(seconds) for seconds in result.timings_s.values()],
             received_frames=facts.received_frames,
-            dropped_frames=facts.dropped_frames + result.dropped_frames,
+            dropped_frames=facts.dropped_frames,
             skipped_windows=result.skipped_windows,
             backend=facts.backend,
             device=facts.device,

@@ -8,7 +8,13 @@ parameters. Next: topics.py.
 
 from __future__ import annotations
 
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 PROFILES: dict[str, tuple[ReliabilityPolicy, DurabilityPolicy, int]] = {
@@ -36,3 +42,10 @@ def profile(name: str) -> QoSProfile:
 def overridable() -> QoSOverridingOptions:
     """Let history, depth and reliability be set by parameters, as ROS names them."""
     return QoSOverridingOptions.with_default_policies()
+
+
+def overridable_input() -> QoSOverridingOptions:
+    """As `overridable`, and a deadline and a lease, whose misses are reported as events."""
+    defaults = QoSOverridingOptions.with_default_policies().policy_kinds
+    events = (QoSPolicyKind.DEADLINE, QoSPolicyKind.LIVELINESS_LEASE_DURATION)
+    return QoSOverridingOptions((*defaults, *events))

@@ -42,6 +42,12 @@ class Service:
     note: str
 
 
+def type_name(interface: Any) -> str:
+    """Name a message or service type as `ros2 topic list -t` does."""
+    package, folder = interface.__module__.split(".")[:2]
+    return f"{package}/{folder}/{interface.__name__}"
+
+
 IMAGE = Topic(
     "image", Image, "sensor",
     "the camera; rgb8 bgr8 rgba8 bgra8 mono8 and their 16-bit kin, 8UC1 8UC3 8UC4, yuv422 uyvy "
@@ -87,7 +93,7 @@ DEPTH_INFO = Topic(
 )
 OBJECTS = Topic(
     "~/objects", GroundedObjectArray, "reliable",
-    "every object known in this world from `score_threshold` up: metric oriented box, label, "
+    "every object known in this world, see `score_threshold`: metric oriented box, label, "
     "score, lasting id",
 )  # fmt: skip
 MARKERS = Topic("~/object_markers", MarkerArray, "reliable", "the same for RViz; DELETEALL first")
