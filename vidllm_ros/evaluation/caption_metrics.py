@@ -144,7 +144,9 @@ def meteor(candidates: Texts, references: Sequence[Texts]) -> tuple[float, list[
         try:
             total, items = _meteor[0].compute_score(truths, said)
         except (ValueError, OSError) as error:
-            process = _meteor.pop().meteor_p
+            broken = _meteor.pop()
+            broken.lock = threading.Lock()  # it keeps its own held, and would wait for it at exit
+            process = broken.meteor_p
             process.kill()
             reason = process.stderr.read().decode(errors="replace").strip()[-300:]
             raise JavaMissingError(
