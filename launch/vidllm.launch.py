@@ -3,11 +3,14 @@
 
 `ros2 launch vidllm_ros vidllm.launch.py image:=/camera/image_raw`. No default stands here: an
 argument left empty keeps what params_file says, and what that leaves out keeps the default of
-vidllm_ros/ros/parameters.py, where the descriptions come from too. Next: vidllm_ros/ros/node.py.
+vidllm_ros/ros/parameters.py, where the descriptions come from too. The node walks to active by
+itself; with autostart:=false launch files that include this one can send it ChangeState events.
+Next: vidllm_ros/ros/node.py.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,9 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import LifecycleNode, Node
 
+from vidllm_ros.ros.dds_profile import AUTO, profile_environment
 from vidllm_ros.ros.parameters import defaults, specs
 
 SHARE = Path(get_package_share_directory("vidllm_ros"))
@@ -84,7 +88,7 @@ def start(context: LaunchContext) -> list[Node]:
     overrides = parameter_overrides(context)
     if overrides:
         parameters.append(overrides)
-    node = Node(
+    node = LifecycleNode(
         package="vidllm_ros",
         executable="vidllm_node",
         name=NODE_NAME,
@@ -92,6 +96,7 @@ def start(context: LaunchContext) -> list[Node]:
         parameters=parameters,
         remappings=input_remappings(context),
         ros_arguments=["--log-level", given(context, "log_level")],
+        additional_env=profile_environment(os.environ, given(context, "dds_profile")),
         output="screen",
         emulate_tty=True,
     )
@@ -146,6 +151,12 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="false",
                 choices=TRUE_OR_FALSE[1:],
                 description="Also start RViz with a view of everything the node publishes.",
+            ),
+            DeclareLaunchArgument(
+                "dds_profile",
+                default_value=AUTO,
+                description="Profile of Fast DDS for the node: a file, none, or auto: "
+                "config/fastdds.xml, where the environment chooses nothing else.",
             ),
             DeclareLaunchArgument(
                 "log_level",

@@ -18,7 +18,7 @@ RECORDED = {
     "launch.actions": ("DeclareLaunchArgument", "OpaqueFunction"),
     "launch.conditions": ("IfCondition",),
     "launch_ros": (),
-    "launch_ros.actions": ("Node",),
+    "launch_ros.actions": ("LifecycleNode", "Node"),
 }
 
 

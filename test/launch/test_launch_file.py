@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from vidllm_ros.ros.parameters import defaults
 Start = Callable[..., list[SimpleNamespace]]
 PROMISED = {
     *("namespace", "params_file", "model", "device", "image", "camera_info", "image_transport"),
-    *("use_sim_time", "autostart", "rviz", "log_level"),
+    *("use_sim_time", "autostart", "rviz", "log_level", "dds_profile"),
 }
 
 
@@ -50,6 +51,21 @@ def test_given_parameters_follow_the_yaml_with_their_types(start: Start) -> None
     )
     overrides = {"model": "/w", "device": "cpu", "autostart": False, "use_sim_time": True}
     assert node.parameters == ["a.yaml", overrides]
+
+
+def test_the_node_is_a_lifecycle_node_to_launch(start: Start) -> None:
+    node, rviz = start()
+    assert (node.kind, rviz.kind) == ("LifecycleNode", "Node")
+
+
+def test_a_profile_of_fast_dds_is_passed_on(start: Start, tmp_path: Path) -> None:
+    profile = tmp_path / "mine.xml"
+    profile.write_text("<dds/>")
+    node, _ = start(dds_profile=str(profile))
+    assert node.additional_env["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(profile)
+    assert start(dds_profile="none")[0].additional_env == {}
+    with pytest.raises(FileNotFoundError, match="missing"):
+        start(dds_profile=str(tmp_path / "missing"))
 
 
 @pytest.mark.parametrize(
