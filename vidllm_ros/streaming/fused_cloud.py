@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The map's cloud over all windows: one point a voxel, the most confident, bounded in number.
 
-Voxels lie sorted by key, so that a window costs its own points and one pass of copying, however
-large the map. When the map is full its voxels double. Next: session.py, which saves it.
+The numbers of occupied voxels lie sorted; each names the place of its point in buffers that only
+grow at their end, so that a window costs its own points and a merge of the numbers, however large
+the map. When the map is full its voxels double. Next: session.py, which saves it.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from vidllm_ros.geometry.point_cloud import PointCloud, empty_cloud, voxel_thin
+from vidllm_ros.geometry.point_cloud import PointCloud, empty_cloud
+from vidllm_ros.geometry.window_cloud import voxel_cells
 
 _BITS = 21
 _HALF = 1 << (_BITS - 1)
@@ -41,83 +41,132 @@ class FusedCloud:
         self.voxel_m = voxel_m
         self.frame = frame
         self._max_points = max_points
-        self._keys: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._cloud = empty_cloud(frame)
+        self._clear()
 
     def __len__(self) -> int:
-        return len(self._cloud)
+        return len(self._keys)
+
+    @property
+    def byte_count(self) -> int:
+        """Memory of its buffers, those kept free for what comes included."""
+        held = (self._keys, self._places, self._points, self._rgb, self._confidence)
+        return sum(array.nbytes for array in held)
 
     @property
     def cloud(self) -> PointCloud:
-        """The points now; never changed in place, so the holder may keep it."""
-        return self._cloud
+        """The points now, as a copy, in the order they came."""
+        count = len(self)
+        return PointCloud(
+            self._points[:count].copy(),
+            self._rgb[:count].copy(),
+            self._confidence[:count].copy(),
+            self.frame,
+        )
 
     def add(self, cloud: PointCloud) -> None:
         """Take a window's points; where a voxel has one, the more confident stays.
 
-        Points farther than a million voxels from the origin are left out.
+        Points farther than a million voxels from the origin are left out. Costs least where the
+        points come in the order of their voxels, as `window_cloud` gives them.
         """
         if cloud.frame != self.frame:
             raise ValueError(f"cloud: expected frame {self.frame!r}, got {cloud.frame!r}")
         self._merge(_within(cloud, self.voxel_m * _HALF))
-        while len(self._cloud) > self._max_points:
+        while len(self) > self._max_points:
             self.voxel_m *= 2
-            full, self._cloud = self._cloud, empty_cloud(self.frame)
-            self._keys = self._keys[:0]
+            full = self.cloud
+            self._clear()
             self._merge(full)
 
+    def _clear(self) -> None:
+        nothing = empty_cloud(self.frame)
+        self._keys: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._places: NDArray[np.int32] = np.zeros(0, np.int32)
+        self._points, self._rgb = nothing.points, nothing.rgb
+        self._confidence = nothing.confidence
+
     def _merge(self, cloud: PointCloud) -> None:
-        """Put new points among the old ones, both in the order of their voxels."""
-        keys = _keys_of(cloud, self.voxel_m)
-        order = np.argsort(keys)
-        if (keys[order[1:]] == keys[order[:-1]]).any():
-            cloud = voxel_thin(cloud, self.voxel_m)
-            keys = _keys_of(cloud, self.voxel_m)
-            order = np.argsort(keys)
-        keys = keys[order]
-        place = np.searchsorted(self._keys, keys)
+        keys, order = _best_by_voxel(_keys_of(cloud, self.voxel_m), cloud.confidence)
+        at = np.searchsorted(self._keys, keys)
         known = np.zeros(len(keys), bool)
-        within = place < len(self._keys)
-        known[within] = self._keys[place[within]] == keys[within]
+        within = at < len(self._keys)
+        known[within] = self._keys[at[within]] == keys[within]
+
+        both = np.flatnonzero(known)
+        place, source = self._places[at[both]], order[both]
+        better = cloud.confidence[source] > self._confidence[place]
+        self._put(place[better], cloud, source[better])
 
         fresh = np.flatnonzero(~known)
-        fresh_at = place[fresh] + np.arange(len(fresh))
-        is_old = np.ones(len(self._keys) + len(fresh), bool)
+        if len(fresh) == 0:
+            return
+        count = len(self)
+        self._reserve(count + len(fresh))
+        new_places = np.arange(count, count + len(fresh), dtype=np.int32)
+        self._put(new_places, cloud, order[fresh])
+        fresh_at = at[fresh] + np.arange(len(fresh))
+        is_old = np.ones(count + len(fresh), bool)
         is_old[fresh_at] = False
-        old_at = np.flatnonzero(is_old)
-        both = np.flatnonzero(known)
-        better = both[cloud.confidence[order[both]] > self._cloud.confidence[place[both]]]
-        changed_at = np.concatenate([fresh_at, old_at[place[better]]])
-        source = order[np.concatenate([fresh, better])]
-
-        def joined(old: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
-            result = np.empty((len(is_old), *old.shape[1:]), old.dtype)
-            result[old_at] = old
-            result[changed_at] = new[source]
-            return result
-
-        given = np.empty_like(keys)
-        given[order] = keys
-        self._keys = joined(self._keys, given)
-        self._cloud = PointCloud(
-            joined(self._cloud.points, cloud.points),
-            joined(self._cloud.rgb, cloud.rgb),
-            joined(self._cloud.confidence, cloud.confidence),
-            self.frame,
+        merged_keys, merged_places = (
+            np.empty(len(is_old), np.int64),
+            np.empty(len(is_old), np.int32),
         )
+        merged_keys[is_old], merged_keys[fresh_at] = self._keys, keys[fresh]
+        merged_places[is_old], merged_places[fresh_at] = self._places, new_places
+        self._keys, self._places = merged_keys, merged_places
+
+    def _put(
+        self, places: NDArray[np.int32], cloud: PointCloud, source: NDArray[np.int64]
+    ) -> None:
+        self._points[places] = cloud.points.take(source, axis=0)
+        self._rgb[places] = cloud.rgb.take(source, axis=0)
+        self._confidence[places] = cloud.confidence[source]
+
+    def _reserve(self, count: int) -> None:
+        """Make the buffers long enough, by doubling, so that growing costs little over time."""
+        have = len(self._confidence)
+        if count <= have:
+            return
+        longer = max(count, 2 * have)
+
+        def grown(old: NDArray[np.float32]) -> NDArray[np.float32]:
+            new = np.empty((longer, *old.shape[1:]), old.dtype)
+            new[:have] = old
+            return new
+
+        self._points, self._confidence = grown(self._points), grown(self._confidence)
+        rgb = np.empty((longer, 3), np.uint8)
+        rgb[:have] = self._rgb
+        self._rgb = rgb
+
+
+def _best_by_voxel(
+    keys: NDArray[np.int64], confidence: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the voxels in ascending order and the index of the most confident point of each."""
+    if (keys[1:] > keys[:-1]).all():
+        return keys, np.arange(len(keys))
+    order = np.lexsort((-confidence, keys))
+    keys = keys[order]
+    is_first = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+    return keys[is_first], order[is_first]
 
 
 def _within(cloud: PointCloud, reach_m: float) -> PointCloud:
     """Leave out points that are not finite or too far; costs little where there are none."""
     with np.errstate(invalid="ignore"):
-        inside = np.abs(cloud.points) < 0.99 * reach_m  # false for NaN
-    return cloud if inside.all() else cloud.select(np.asarray(inside.all(axis=1), bool))
+        farthest = float(np.abs(cloud.points).max(initial=0.0))
+        if farthest < 0.99 * reach_m:  # false for NaN
+            return cloud
+        inside = np.abs(cloud.points) < 0.99 * reach_m
+    return cloud.select(np.asarray(inside.all(axis=1), bool))
 
 
 def _keys_of(cloud: PointCloud, voxel_m: float) -> NDArray[np.int64]:
     """Return each point's voxel as a number, (N,); by columns, much faster than by rows."""
     keys = np.zeros(len(cloud), np.int64)
     for axis in range(3):
-        cell = np.floor(cloud.points[:, axis].astype(np.float64) / voxel_m).astype(np.int64)
-        keys = (keys << _BITS) | (cell + _HALF)
+        keys <<= _BITS
+        keys |= voxel_cells(cloud.points[:, axis], voxel_m) + _HALF
     return keys

@@ -90,6 +90,12 @@ def place_frames(
     )
 
 
+def frames_not_placed(placed: Sequence[PlacedFrame], rec: Reconstruction) -> list[int]:
+    """Return which of a window's frames the map has not learnt from: each does so once."""
+    known = {frame.stamp_ns for frame in placed}
+    return [i for i, stamp_ns in enumerate(rec.stamps_ns) if stamp_ns not in known]
+
+
 def register(
     placed: Sequence[PlacedFrame], rec: Reconstruction, grid_step_px: int = GRID_STEP_PX
 ) -> Registration | None:

@@ -53,6 +53,8 @@ class SessionSettings:
         voxel_m: edge of the voxels that thin the clouds.
         confidence_quantile: share of the least confident depths left out of clouds.
         max_map_points: bound of the fused cloud.
+        max_window_pixels: bound of the pixels that a window's cloud is made of; where its frames
+            have more, one pixel in 2 x 2, 3 x 3, ... of each frame is taken.
         max_question_chars: longest question.
     """
 
@@ -62,6 +64,7 @@ class SessionSettings:
     voxel_m: float = 0.02
     confidence_quantile: float = 0.2
     max_map_points: int = 2_000_000
+    max_window_pixels: int = 250_000
     max_question_chars: int = 2000
 
     def __post_init__(self) -> None:
@@ -71,7 +74,7 @@ class SessionSettings:
             raise ValueError(
                 f"confidence_quantile: expected 0 up to 1, got {self.confidence_quantile}"
             )
-        for name in ("max_map_points", "max_question_chars"):
+        for name in ("max_map_points", "max_window_pixels", "max_question_chars"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 

@@ -16,13 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidllm_ros.geometry.boxes import transform_box
-from vidllm_ros.geometry.point_cloud import PointCloud, cloud_from_reconstruction
+from vidllm_ros.geometry.point_cloud import PointCloud
 from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL, invert_transform
+from vidllm_ros.geometry.window_cloud import window_cloud
 from vidllm_ros.prompts import clean_text
 from vidllm_ros.streaming.backend import Backend
 from vidllm_ros.streaming.fused_cloud import FusedCloud
 from vidllm_ros.streaming.map_files import write_map
-from vidllm_ros.streaming.registration import PlacedFrame, place_frames, register
+from vidllm_ros.streaming.registration import (
+    PlacedFrame,
+    frames_not_placed,
+    place_frames,
+    register,
+)
 from vidllm_ros.streaming.results import (
     EmptyQuestionError,
     NoWindowYetError,
@@ -41,17 +47,9 @@ from vidllm_ros.streaming.window import Added, FrameCounts, FrameWindow, Window
 from vidllm_ros.structures import GroundedBox
 
 __all__ = [
-    "EmptyQuestionError",
-    "NoWindowYetError",
-    "QuestionTooLongError",
-    "SavedMap",
-    "Session",
-    "SessionAnswer",
-    "SessionError",
-    "SessionSettings",
-    "WindowOutdatedError",
-    "WindowResult",
-]
+    "EmptyQuestionError", "NoWindowYetError", "QuestionTooLongError", "SavedMap", "Session",
+    "SessionAnswer", "SessionError", "SessionSettings", "WindowOutdatedError", "WindowResult",
+]  # fmt: skip
 
 Float64 = NDArray[np.float64]
 
@@ -256,10 +254,9 @@ class Session:
             poses_map = T_map_window @ rec.T_world_camera
             frames_placed = place_frames(rec, T_map_window)
         with watch("cloud"):
-            cloud = cloud_from_reconstruction(
+            points = window_cloud(
                 rec, T_map_window, settings.confidence_quantile, settings.voxel_m,
-                settings.map_frame,
-            )  # fmt: skip
+                settings.map_frame, settings.max_window_pixels)  # fmt: skip
         found = [transform_box(T_map_window, box) for box in boxes]
         with self._lock:
             self._require_current(window)
@@ -273,13 +270,13 @@ class Session:
                 objects = world.tracker.update(found, rec.stamps_ns[-1], view)
             with watch("fuse"):
                 if not is_still:  # the same view again would add its errors only
-                    world.cloud.add(cloud)
+                    world.cloud.add(points.of_frames(frames_not_placed(world.placed, rec)))
             counts = self._window.counts
             result = WindowResult(
                 reconstruction=rec,
                 T_map_window=T_map_window,
                 poses_map=poses_map,
-                cloud=cloud,
+                cloud=points.cloud,
                 objects=objects,
                 timings_s=watch.timings_s,
                 scale=rec.scale,
