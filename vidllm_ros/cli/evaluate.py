@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vidllm evaluate`: measure a model on a benchmark and write a flat report.json.
+"""`vidllm evaluate`: put a model through a benchmark and write the report.
 
-Trivial rivals are measured on the same rooms: constants fitted on training rooms, and a language
-model that never sees a scene, trained here for a few minutes. Next: evaluation/benchmark.py.
+Predictions are kept beside the report as they are made, so the same command goes on where it was
+stopped; `accelerate launch -m vidllm_ros.cli.evaluate ...` shares the scenes out over processes.
+On SynthRooms trivial answers are measured beside: constants fitted on training rooms, and a
+language model that never sees a scene. Next: score.py, which scores anybody's predictions.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,75 +25,248 @@ from vidllm_ros.cli.command import note, run_command
 
 if TYPE_CHECKING:
     from vidllm_ros.data.samples import Question, SceneSample
-    from vidllm_ros.evaluation.benchmark import TextOnly
+    from vidllm_ros.evaluation.baselines import Baselines
+    from vidllm_ros.evaluation.benchmark_cases import Benchmark, Cases
+    from vidllm_ros.evaluation.benchmark_run import RunFolder
+    from vidllm_ros.evaluation.benchmark_synthrooms_scores import TextOnly
+    from vidllm_ros.evaluation.predictor import Predictor
     from vidllm_ros.network.vidllm import VidLLM
 
-BENCHMARKS = ("synthrooms",)
+SYNTHROOMS = "synthrooms"
+TEST_SEEDS = "2000000:2000200"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which process of how many this is, and its device."""
+
+    index: int
+    count: int
+    device: str
+
+    @property
+    def is_main(self) -> bool:
+        return self.index == 0
 
 
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help=f"One of {', '.join(BENCHMARKS)}.")],
-    model: Annotated[Path, typer.Option(help="Folder of the model.")],
-    out: Annotated[Path, typer.Option(help="Report to write, JSON.")],
-    seeds: Annotated[str, typer.Option(help="Rooms A:B, B not included.")] = "2000000:2000100",
-    frames: Annotated[int, typer.Option(help="Frames of a window.")] = 32,
+    benchmark: Annotated[str, typer.Argument(help="synthrooms, scanqa, nyuv2, ...: see below.")],
+    out: Annotated[Path, typer.Option(help="Report to write, JSON; the rest lies beside it.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the published files; docs/evaluation.md.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Folder of a model of this project.")] = None,
+    predictor: Annotated[
+        str, typer.Option(help="module:factory of another model, instead of --model.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="The benchmark's own where left out.")] = "",
+    seeds: Annotated[str, typer.Option(help="SynthRooms: rooms A:B, B not included.")] = "",
+    frames: Annotated[int, typer.Option(min=1, help="SynthRooms: frames of a room.")] = 32,
+    scenes: Annotated[int, typer.Option(min=0, help="Only so many scenes; 0 takes all.")] = 0,
+    pages: Annotated[bool, typer.Option(help="Plots and the page of cases as well.")] = True,
     training_rooms: Annotated[
         Path | None, typer.Option(help="Rendered training rooms for the baselines; else rendered.")
     ] = None,
-    baseline_rooms: Annotated[int, typer.Option(help="How many of them.")] = 400,
+    baseline_rooms: Annotated[
+        int, typer.Option(min=0, help="How many of them; 0 leaves the baselines out.")
+    ] = 400,
     text_only_minutes: Annotated[
         float, typer.Option(help="Training time of the text-only answerer; 0 leaves it out.")
     ] = 3.0,
 ) -> None:
-    """Measure a model on rooms it has not seen, beside trivial baselines."""
-    if benchmark not in BENCHMARKS:
-        raise ValueError(f"benchmark: expected one of {BENCHMARKS}, got {benchmark!r}")
-    first, last = parse_seeds(seeds)
-    from rich.progress import track
-
-    from vidllm_ros.data.synthrooms import make_scene
-    from vidllm_ros.evaluation.baselines import fit_baselines
-    from vidllm_ros.evaluation.benchmark import Tally, measure_room
-    from vidllm_ros.network.vidllm import VidLLM
-
-    network = VidLLM.from_pretrained(model)
-    note("fitting the baselines on training rooms")
-    questions: list[Question] = []
-    rooms = load_training_rooms(training_rooms, baseline_rooms, frames)
-    baselines = fit_baselines(noting_questions(rooms, questions))
-    text_only = train_text_only(network, questions, text_only_minutes)
-    tally, started = Tally(), time.monotonic()
-    for seed in track(range(first, last), description="rooms"):
-        measure_room(tally, network, make_scene(seed, frames=frames), baselines, text_only)
-    report = {
-        **{name: round(value, 5) for name, value in tally.report().items()},
-        "benchmark": benchmark,
-        "seeds": seeds,
-        "rooms": last - first,
-        "frames": frames,
+    """Put a model through a benchmark; stopped, the same command goes on where it was."""
+    chosen, data, split = open_benchmark(benchmark, data, split, seeds, frames, out)
+    shard = find_shard()
+    cases = chosen.load(data, split)
+    if scenes:
+        cases = cases.first(scenes)
+    measured, network = open_predictor(model, predictor, shard.device)
+    folder = run_folder(out, chosen, cases, measured, data, frames, shard)
+    started = time.monotonic()
+    predict_share(chosen, cases, measured, folder, shard)
+    if shard.count > 1:
+        wait_for_all()
+    if not shard.is_main:
+        return
+    facts: dict[str, Any] = {
+        "frames": frames if benchmark == SYNTHROOMS else None,
         "minutes": round((time.monotonic() - started) / 60.0, 1),
-        "baseline_depth_m": round(baselines.depth_m, 3),
-        "baseline_answer": baselines.answer,
-        "baseline_rooms": baselines.rooms,
         "command": f"vidllm evaluate {shlex.join(sys.argv[2:])}",
+        "predictions": folder.path.name,
     }
-    write_report(out, report)
-    print(json.dumps(report, indent=1))
+    if benchmark == SYNTHROOMS:
+        facts |= {"seeds": cases.split, "rooms": len(cases.scene_ids)}
+        if baseline_rooms:
+            rooms = load_training_rooms(training_rooms, baseline_rooms, frames)
+            chosen, more = with_baselines(chosen, rooms, network, text_only_minutes)
+            facts |= more
+    finish(chosen, cases, folder.path, measured.name, out, facts, pages)
 
 
-def parse_seeds(text: str) -> tuple[int, int]:
-    """Read A:B.
+def open_benchmark(
+    name: str, data: Path | None, split: str, seeds: str, frames: int, out: Path
+) -> tuple[Benchmark, Path, str]:
+    """Return the benchmark, its folder and split.
 
     Raises:
-        ValueError: it is not two whole numbers, the second greater.
+        ValueError: there is no such benchmark or split, or --data is missing.
+        FileNotFoundError: there is no such folder.
     """
-    parts = text.split(":")
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
-        raise ValueError(f"seeds: expected A:B such as 2000000:2000100, got {text!r}")
-    first, last = int(parts[0]), int(parts[1])
-    if first >= last:
-        raise ValueError(f"seeds: expected A below B, got {text!r}")
-    return first, last
+    from vidllm_ros.evaluation.benchmark_registry import load_benchmark
+
+    benchmark = load_benchmark(name)
+    if name == SYNTHROOMS:
+        from vidllm_ros.evaluation.benchmark_synthrooms import parse_seeds, with_frames
+
+        split = seeds or (split if split not in ("", "test") else TEST_SEEDS)
+        parse_seeds(split)
+        return with_frames(frames), data or out.with_name(f"{out.stem}.rooms"), split
+    if seeds:
+        raise ValueError(f"--seeds: expected with synthrooms only, got it with {name}")
+    if data is None:
+        raise ValueError(f"--data: expected the folder of {name}'s files: {benchmark.layout}")
+    if not data.is_dir():
+        raise FileNotFoundError(f"--data: {data} is no folder; give the one with {name}'s files")
+    split = split or benchmark.splits[0]
+    if split not in benchmark.splits:
+        raise ValueError(f"--split: expected one of {benchmark.splits}, got {split!r}")
+    return benchmark, data, split
+
+
+def find_shard() -> Shard:
+    """Say which process this is: of `accelerate launch`, or the only one."""
+    from datetime import timedelta
+
+    import torch
+    from accelerate import PartialState
+
+    # Shares end at different times, and the first waits for the last: not for half an hour only.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
+    return Shard(state.process_index, state.num_processes, str(state.device))
+
+
+def wait_for_all() -> None:
+    """Wait until every process has predicted its share."""
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+
+
+def open_predictor(
+    model: Path | None, predictor: str, device: str
+) -> tuple[Predictor, VidLLM | None]:
+    """Return what is measured, and the network where it is one of this project.
+
+    Raises:
+        ValueError: neither or both are given.
+    """
+    from vidllm_ros.evaluation.predictor import load_predictor
+
+    if (model is None) == (not predictor):
+        raise ValueError("--model: expected either --model or --predictor; give one of them")
+    if model is None:
+        return load_predictor(predictor), None
+    from vidllm_ros.evaluation.predictor_vidllm import VidLLMPredictor
+    from vidllm_ros.network.checkpoint import load_vidllm
+
+    network: Any = load_vidllm(model)
+    network = network.to(device).eval()
+    return VidLLMPredictor(network, f"{model.name} {fingerprint(model)}"), network
+
+
+def fingerprint(model: Path) -> str:
+    """Return a short name of a folder's weights: a change of them is another run."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for file in sorted(model.glob("*.safetensors")) + sorted(model.glob("config.json")):
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()[:10]
+
+
+def run_folder(
+    out: Path,
+    benchmark: Benchmark,
+    cases: Cases,
+    predictor: Predictor,
+    data: Path,
+    frames: int,
+    shard: Shard,
+) -> RunFolder:
+    """Return where this run keeps its predictions: beside the report."""
+    from vidllm_ros.evaluation.benchmark_run import RunFolder
+
+    identity = {
+        "benchmark": benchmark.name,
+        "split": cases.split,
+        "model": getattr(predictor, "name", type(predictor).__name__),
+        "data": str(data.resolve()),
+    }
+    if benchmark.name == SYNTHROOMS:
+        identity["frames"] = str(frames)
+    return RunFolder(out.with_name(f"{out.stem}.predictions"), identity, shard.index)
+
+
+def predict_share(
+    benchmark: Benchmark, cases: Cases, predictor: Predictor, folder: RunFolder, shard: Shard
+) -> None:
+    """Predict this process's scenes, with a bar in the first process."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from vidllm_ros.evaluation.benchmark_run import predict_cases
+
+    share = cases.part(shard.index, shard.count)
+    columns = (
+        TextColumn("scenes" if shard.count == 1 else f"scenes of process 1 of {shard.count}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[done]} cases"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not shard.is_main) as progress:
+        task = progress.add_task("", total=len(share.scene_ids), done=0)
+
+        def on_scene(count: int) -> None:
+            done = progress.tasks[0].fields["done"] + count
+            progress.update(task, advance=1, done=done)
+
+        predict_cases(benchmark, share, predictor, folder, on_scene)
+
+
+def finish(
+    benchmark: Benchmark,
+    cases: Cases,
+    predictions: Path,
+    model: str,
+    out: Path,
+    facts: dict[str, Any],
+    pages: bool,
+) -> None:
+    """Score what was predicted, write the report and print it."""
+    from vidllm_ros.evaluation.benchmark_run import read_predictions
+    from vidllm_ros.evaluation.report import Outcome, report_entries, write_report
+
+    records = read_predictions(predictions, benchmark.array_fields)
+    note(f"scoring {len(records)} predictions")
+    scores = benchmark.score(cases, records)
+    known = {name: value for name, value in facts.items() if value is not None}
+    outcome = Outcome(benchmark, cases, records, scores, model, known)
+    written = write_report(out, outcome, pages)
+    print(json.dumps(report_entries(outcome), indent=1))
+    note("wrote " + ", ".join(str(file) for file in written))
 
 
 def load_training_rooms(folder: Path | None, count: int, frames: int) -> Iterator[SceneSample]:
@@ -106,6 +282,29 @@ def load_training_rooms(folder: Path | None, count: int, frames: int) -> Iterato
     yield from (load_sample(file) for file in files)
 
 
+def with_baselines(
+    benchmark: Benchmark,
+    rooms: Iterable[SceneSample],
+    network: VidLLM | None,
+    text_only_minutes: float,
+) -> tuple[Benchmark, dict[str, Any]]:
+    """Return SynthRooms with trivial answers scored beside, and what to say of them."""
+    from vidllm_ros.evaluation.baselines import fit_baselines
+    from vidllm_ros.evaluation.benchmark_synthrooms_scores import score
+
+    note("fitting the baselines on training rooms")
+    questions: list[Question] = []
+    baselines: Baselines = fit_baselines(noting_questions(rooms, questions))
+    text_only = train_text_only(network, questions, text_only_minutes)
+    scorer = partial(score, baselines=baselines, text_only=text_only)
+    facts = {
+        "baseline_depth_m": round(baselines.depth_m, 3),
+        "baseline_answer": baselines.answer,
+        "baseline_rooms": baselines.rooms,
+    }
+    return replace(benchmark, score=scorer), facts
+
+
 def noting_questions(
     rooms: Iterable[SceneSample], questions: list[Question]
 ) -> Iterator[SceneSample]:
@@ -116,10 +315,10 @@ def noting_questions(
 
 
 def train_text_only(
-    network: VidLLM, questions: Sequence[Question], minutes: float
+    network: VidLLM | None, questions: Sequence[Question], minutes: float
 ) -> TextOnly | None:
     """Train the answerer that never sees a scene, on these questions."""
-    if minutes <= 0:
+    if minutes <= 0 or network is None:
         return None
     from vidllm_ros.evaluation.text_only import TextOnlyAnswerer
 
@@ -128,14 +327,6 @@ def train_text_only(
     loss = answerer.fit(questions, minutes)
     note(f"its loss: {loss:.3f}")
     return answerer
-
-
-def write_report(path: Path, report: dict[str, object]) -> None:
-    """Write JSON beside its place, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(beside, path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,7 +33,7 @@ DEPTH = "depth"
 VARIANT = (
     "654 official test images, Eigen crop (rows 45:471, columns 41:601), raw depth of 1e-3 to "
     "10 m, prediction bilinear with aligned corners to 480 x 640, clamped, mean with the mirrored "
-    "image, means over images; source AdaBins, ZoeDepth. *_median_scaled: each image's prediction first "
+    "image, means over images; source AdaBins, ZoeDepth. *_median_scaled: each prediction first "
     "multiplied by median(truth)/median(prediction), so not metric. A video model sees one frame "
     "at a time here."
 )

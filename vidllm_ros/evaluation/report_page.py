@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One HTML file with its pictures inside: the 50 worst and 20 random cases of a run.
+
+The worst show what to mend, the random ones what is usual. Nothing is fetched from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from vidllm_ros.evaluation.benchmark_cases import Case, Record
+from vidllm_ros.evaluation.benchmark_run import write_whole
+from vidllm_ros.evaluation.report_pictures import (
+    Picture,
+    asked_of,
+    pictures_of,
+    said_of,
+    words_of,
+)
+
+if TYPE_CHECKING:
+    from vidllm_ros.evaluation.report import Outcome
+
+WORST = 50
+RANDOM = 20
+SEED = 0
+JPEG_QUALITY = 80
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 1100px;
+  padding: 0 1rem; color: #222; background: #fff; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
+table { border-collapse: collapse; } td, th { padding: .15rem .7rem .15rem 0; text-align: left; }
+.case { border-top: 1px solid #ddd; padding: .8rem 0; }
+.case h3 { font-size: .95rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
+.row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: flex-end; }
+figure { margin: 0; max-width: 100%; } figure img { max-width: 100%; display: block; }
+figcaption { font-size: .8rem; color: #555; } .numbers { color: #333; font-size: .85rem; }
+.said { margin: .2rem 0; }
+"""
+
+
+def choose(outcome: Outcome) -> tuple[list[str], list[str]]:
+    """Return ids of the worst cases, worst first, and of random others."""
+    scores = outcome.scores
+    rated = [
+        (float(row[scores.worst_by]), case_id)
+        for case_id, row in scores.per_case.items()
+        if isinstance(row.get(scores.worst_by), (int, float))
+    ]
+    rated.sort(key=lambda pair: pair[0], reverse=not scores.higher_is_better)
+    worst = [case_id for _, case_id in rated[:WORST]]
+    rest = sorted(set(scores.per_case) - set(worst))
+    count = min(RANDOM, len(rest))
+    drawn = np.random.default_rng(SEED).permutation(len(rest))[:count]
+    return worst, [rest[i] for i in drawn.tolist()]
+
+
+def write_page(file: Path, outcome: Outcome, plots: Sequence[Path] = ()) -> Path:
+    """Write the page and return its file.
+
+    Args:
+        file: to write.
+        outcome: what to tell.
+        plots: images put at the top.
+    """
+    worst, random = choose(outcome)
+    wanted = {*worst, *random}
+    shown = {case.case_id: case_html(outcome, case) for case in wanted_cases(outcome, wanted)}
+    by = outcome.scores.worst_by
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{html.escape(outcome.benchmark.title)}</title><style>{STYLE}</style></head>",
+        f"<body><h1>{html.escape(outcome.benchmark.title)}: {html.escape(outcome.model)}</h1>",
+        f"<p>{html.escape(outcome.scores.variant)}</p>",
+        numbers_html(outcome),
+        *(figure_html(embed_file(plot), plot.stem) for plot in plots),
+        f"<h2>The {len(worst)} worst cases by {html.escape(by)}</h2>",
+        *(shown[case_id] for case_id in worst if case_id in shown),
+        f"<h2>{len(random)} random cases of the rest</h2>",
+        *(shown[case_id] for case_id in random if case_id in shown),
+        "</body></html>\n",
+    ]
+    write_whole(file, "\n".join(parts))
+    return file
+
+
+def wanted_cases(outcome: Outcome, wanted: set[str]) -> Iterator[Case]:
+    """Find cases by id, one scene in memory at a time."""
+    missing = set(wanted)
+    for scene_id in outcome.cases.scene_ids:
+        if not missing:
+            return
+        for case in outcome.cases.cases_of(scene_id):
+            if case.case_id in missing:
+                missing.discard(case.case_id)
+                yield case
+
+
+def case_html(outcome: Outcome, case: Case) -> str:
+    """Return a case's block: what was asked, said and true, its numbers and pictures."""
+    record: Record = outcome.predictions.get(case.case_id, {})
+    row = outcome.scores.per_case[case.case_id]
+    lines = []
+    for name, text in (
+        ("asked", asked_of(case.request)),
+        ("said", said_of(record)),
+        ("true", words_of(case.truth)),
+    ):
+        if text:
+            lines.append(f"<p class='said'><b>{name}</b> {html.escape(text)}</p>")
+    numbers = ", ".join(
+        f"{html.escape(name)} {value:.3g}" for name, value in row.items() if not_words(value)
+    )
+    pictures = "".join(
+        figure_html(embed(picture), picture.caption)
+        for picture in pictures_of(outcome.cases, case, record)
+    )
+    return (
+        f"<div class='case'><h3>{html.escape(case.case_id)}</h3>{''.join(lines)}"
+        f"<p class='numbers'>{numbers}</p><div class='row'>{pictures}</div></div>"
+    )
+
+
+def not_words(value: object) -> bool:
+    """Tell numbers from words."""
+    return isinstance(value, (int, float))
+
+
+def numbers_html(outcome: Outcome) -> str:
+    """Return every number as a table."""
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>"
+        for name, value in outcome.scores.values.items()
+    )
+    return f"<details><summary>All numbers</summary><table>{rows}</table></details>"
+
+
+def figure_html(source: str, caption: str) -> str:
+    """Return an image with its line."""
+    return (
+        f"<figure><img src='{source}' alt='{html.escape(caption, quote=True)}'>"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def embed(picture: Picture) -> str:
+    """Return an image as a data address."""
+    ok, data = cv2.imencode(
+        ".jpg",
+        np.ascontiguousarray(picture.image[..., ::-1]),
+        [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+    )
+    if not ok:
+        raise ValueError(f"image: expected one that JPEG can hold, got {picture.image.shape}")
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def embed_file(file: Path) -> str:
+    """Return a PNG file as a data address."""
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
