@@ -122,6 +122,19 @@ def test_a_missing_package_is_named(monkeypatch):
         m.load_scorers()
 
 
+def test_a_tokeniser_that_prints_nothing_is_no_zero(monkeypatch):
+    class Silent:
+        def tokenize(self, asked):
+            return {key: [""] for key in list(asked)[:1]}
+
+    monkeypatch.setattr(m, "why_no_java", lambda: "")
+    monkeypatch.setattr(m, "load_scorers", lambda: {"ptb": Silent})
+    for texts in ([["a chair"]], [["a chair"], ["b"]]):
+        with pytest.raises(m.JavaMissingError, match="lines of words from its Java program, got"):
+            m.ptb_tokens(texts)
+    assert m.ptb_tokens([["."], [""]]) == [[""], [""]]
+
+
 @needs_java
 def test_ptb_tokens_by_hand():
     texts = [
@@ -149,6 +162,7 @@ def test_ptb_scores_ignore_case_and_dots(monkeypatch):
 
 @needs_java
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # 7 s of CPU time to start, all of it Java's
 def test_meteor_by_its_own_program():
     total, items = m.meteor(
         ["a red chair", "", "sofas", "||| b"], [["a red chair"], ["a lamp"], ["a couch"], ["b"]]

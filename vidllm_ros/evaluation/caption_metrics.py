@@ -12,6 +12,7 @@ import atexit
 import shutil
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,11 +145,7 @@ def meteor(candidates: Texts, references: Sequence[Texts]) -> tuple[float, list[
         try:
             total, items = _meteor[0].compute_score(truths, said)
         except (ValueError, OSError) as error:
-            broken = _meteor.pop()
-            broken.lock = threading.Lock()  # it keeps its own held, and would wait for it at exit
-            process = broken.meteor_p
-            process.kill()
-            reason = process.stderr.read().decode(errors="replace").strip()[-300:]
+            reason = end_process(_meteor.pop())
             raise JavaMissingError(
                 f"METEOR: expected numbers from its Java program, got {error} ({reason}); "
                 "it needs Java 8 or newer and 2 GB of memory"
@@ -156,12 +153,24 @@ def meteor(candidates: Texts, references: Sequence[Texts]) -> tuple[float, list[
     return PERCENT * float(total), [PERCENT * float(value) for value in items]
 
 
+def end_process(scorer: Any) -> str:
+    """End a METEOR process, whatever state it is in, and return what it complained of last.
+
+    pycocoevalcap's scorer keeps its lock after an error and would wait for it, for ever, at exit.
+    """
+    scorer.lock = threading.Lock()
+    process = scorer.meteor_p
+    process.kill()
+    process.wait()
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    return str(process.stderr.read().decode(errors="replace").strip()[-300:])
+
+
 def stop_meteor() -> None:
     """End METEOR's process; the next call starts another."""
     while _meteor:
-        process = _meteor.pop().meteor_p
-        process.kill()
-        process.wait()
+        end_process(_meteor.pop())
 
 
 def ptb_tokens(texts: Sequence[Texts]) -> list[list[str]]:
@@ -177,10 +186,12 @@ def ptb_tokens(texts: Sequence[Texts]) -> list[list[str]]:
     flat = [one_line(text) for group in texts for text in group]
     asked = {index: [{"caption": text}] for index, text in enumerate(flat) if text}
     told = load_scorers()["ptb"]().tokenize(asked) if asked else {}
-    if len(told) != len(asked) or any(len(lines) != 1 for lines in told.values()):
+    has_words = any(character.isalnum() for text in flat for character in text)
+    is_silent = has_words and not any(line for lines in told.values() for line in lines)
+    if len(told) != len(asked) or any(len(lines) != 1 for lines in told.values()) or is_silent:
         raise JavaMissingError(
-            f"PTBTokenizer: expected {len(asked)} lines from its Java program, got {len(told)}; "
-            "see what it printed above"
+            f"PTBTokenizer: expected {len(asked)} lines of words from its Java program, got "
+            f"{0 if is_silent else len(told)}; see what it printed above"
         )
     lines = iter([told[index][0] if text else "" for index, text in enumerate(flat)])
     return [[next(lines) for _ in group] for group in texts]
