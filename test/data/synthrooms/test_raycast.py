@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidllm_ros.data.synthrooms.raycast import build_caster, choose_backend
+from vidllm_ros.data.synthrooms.raycast import build_caster, choose_backend, interleave
 from vidllm_ros.data.synthrooms.render import cast, intrinsics, pixel_directions, render
 from vidllm_ros.data.synthrooms.rooms import BoxSet, generate_room
 from vidllm_ros.data.synthrooms.walk import make_walk
@@ -62,7 +62,8 @@ def test_casters_agree_in_a_room(other: str) -> None:
     walk = make_walk(room, 3, room.seed)
     K = intrinsics(walk.fov_x_rad, 30, 40)
     poses = torch.from_numpy(walk.T_world_camera.astype(np.float32))
-    rays = cast(poses, pixel_directions(K, 30, 40, torch.device("cpu")))
+    rows = cast(poses, pixel_directions(K, 30, 40, torch.device("cpu")))
+    rays = [interleave(row) for row in rows]
     exact = build_caster(room.boxes, "torch", "cpu").first_hits(*rays)
     found = build_caster(room.boxes, other).first_hits(*rays)
     assert torch.isfinite(exact.distance).all()
@@ -81,6 +82,13 @@ def test_backends_render_the_same_room(other: str) -> None:
     assert (first.label_ids == second.label_ids).mean() > 0.995
     away = np.abs(first.images.astype(int) - second.images)
     assert (away > 2).mean() < 0.01  # shadow edges, silhouettes
+
+
+def test_rows_become_vectors() -> None:
+    rows = torch.arange(30.0).reshape(3, 10)
+    assert torch.equal(interleave(rows), rows.t())
+    assert interleave(rows[:, 3:7]).is_contiguous()
+    assert torch.equal(interleave(rows[:, 3:7]), rows[:, 3:7].t())
 
 
 def test_backend_is_chosen_by_name_and_device() -> None:

@@ -4,15 +4,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from vidllm_ros.data.samples import SceneSample
 from vidllm_ros.data.synthrooms import LABELS, generate_room, make_scene
-from vidllm_ros.data.synthrooms.render import intrinsics, render
-from vidllm_ros.data.synthrooms.shading import Sensor, expose, noise_field
-from vidllm_ros.data.synthrooms.walk import make_walk
+from vidllm_ros.data.synthrooms.parts import TEXTURES
+from vidllm_ros.data.synthrooms.raycast import build_caster, interleave
+from vidllm_ros.data.synthrooms.render import (
+    cast,
+    intrinsics,
+    pixel_directions,
+    render,
+    trace,
+)
+from vidllm_ros.data.synthrooms.rooms import Room
+from vidllm_ros.data.synthrooms.shading import (
+    SHADOWED_LIGHTS,
+    Sensor,
+    build_surfaces,
+    cast_shadows,
+    expose,
+    noise_field,
+    paint,
+)
+from vidllm_ros.data.synthrooms.textures import PATTERNS, FacePoints, noise_tables
+from vidllm_ros.data.synthrooms.walk import Walk, make_walk
 
 
 def world_points(sample: SceneSample, frame: int) -> np.ndarray:
@@ -115,9 +135,71 @@ def test_colours_show_in_the_pictures(samples: list[SceneSample]) -> None:
     assert right / total > 0.95
 
 
-def test_sensor_exposes_to_its_brightness_and_adds_noise() -> None:
-    import torch
+def test_painting_by_texture_equals_painting_all_with_every_texture() -> None:
+    """The plain twin: every pattern on every point, then each point takes its own."""
+    room = generate_room(1_000_005)
+    surfaces = build_surfaces(room, torch.device("cpu"))
+    points = torch.rand(3, 4000, generator=torch.Generator().manual_seed(0)) * 3 - 1
+    faces = torch.arange(4000) % (6 * len(room.boxes))
+    frames, material = surfaces.frames[:, faces], surfaces.materials[:, faces]
+    footprint = torch.full((4000,), 0.004)
+    u = (points * frames[3:6]).sum(0) - frames[9]
+    v = (points * frames[6:9]).sum(0) - frames[10]
+    everything = FacePoints(
+        u + material[9], v + material[10], v, material[6], material[7], footprint, faces // 6
+    )
+    color = torch.zeros(3, 4000)
+    for index, name in enumerate(TEXTURES):
+        share, gain = PATTERNS[name](everything, noise_tables("cpu"))
+        mixed = material[:3] + share * (material[3:6] - material[:3])
+        color = torch.where(surfaces.textures[faces] == index, mixed * gain, color)
+    found, glow = paint(surfaces, faces, points, frames, footprint)
+    off = (found - color).abs().amax(0)
+    assert (off > 1e-4).float().mean() < 0.01  # a point on a cell's edge may fall to either side
+    torch.testing.assert_close(glow, material[8])
 
+
+def test_trace_finds_what_render_finds_without_pictures() -> None:
+    room = generate_room(12)
+    walk = make_walk(room, 5, 12)
+    full, bare = render(room, walk, 20, 30), trace(room, walk, 20, 30)
+    np.testing.assert_array_equal(full.depth, bare.depth)
+    np.testing.assert_array_equal(full.instance_ids, bare.instance_ids)
+    np.testing.assert_array_equal(full.label_ids, bare.label_ids)
+    np.testing.assert_array_equal(full.K, bare.K)
+
+
+def test_two_lights_cast_shadows() -> None:
+    room = generate_room(3)
+    assert len(room.lights) >= 2
+    walk = make_walk(room, 4, 3)
+    bare = replace(room, ambient=(0.0, 0.0, 0.0))
+    for index in range(SHADOWED_LIGHTS):
+        alone = replace(bare, lights=(room.lights[index],))
+        assert lit_share(alone, walk, True) < lit_share(alone, walk, False) - 0.02
+
+
+def lit_share(room: Room, walk: Walk, with_shadows: bool) -> float:
+    """Return the share of points that the room's one light reaches."""
+    K = intrinsics(walk.fov_x_rad, 24, 32)
+    device = torch.device("cpu")
+    rays = cast(
+        torch.from_numpy(walk.T_world_camera.astype(np.float32)),
+        pixel_directions(K, 24, 32, device),
+    )
+    caster = build_caster(room.boxes)
+    hits = caster.first_hits(interleave(rays[0]), interleave(rays[1]))
+    points = rays[0] + rays[1] * hits.distance
+    normals = build_surfaces(room, device).frames[:3, hits.faces]
+    lamp = torch.tensor(room.lights[0].position)
+    facing = ((lamp[:, None] - points) * normals).sum(0).clamp(min=0)
+    strength = (facing > 0).float()
+    if with_shadows:
+        strength = cast_shadows(caster, points, normals, lamp, strength)
+    return float((strength > 0.5).float().mean())
+
+
+def test_sensor_exposes_to_its_brightness_and_adds_noise() -> None:
     light = torch.full((4, 3, 16, 16), 0.3)
     sensor = Sensor(brightness=0.5, balance=(1.0, 1.0, 1.0), noise=0.02, vignette=0.0)
     images = expose(light, sensor, np.zeros(4), np.ones(4), np.random.default_rng(0))

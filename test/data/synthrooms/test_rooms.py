@@ -10,6 +10,7 @@ import pytest
 
 from vidllm_ros.data.samples import SceneObject
 from vidllm_ros.data.synthrooms import LABELS, OBJECT_LABELS, SPLITS, generate_room, split_of
+from vidllm_ros.data.synthrooms.layout import MOST_OBJECTS
 from vidllm_ros.data.synthrooms.rooms import Room
 from vidllm_ros.data.synthrooms.vocabulary import (
     COLOR_RANGES,
@@ -90,6 +91,13 @@ def test_objects_stand_inside_the_room_in_real_sizes(rooms: list[Room]) -> None:
             assert low <= item.box.size[2] <= high, (room.seed, item.label, item.box.size)
             assert np.linalg.norm(item.box.quat_xyzw) == pytest.approx(1)
             assert item.box.quat_xyzw[3] >= 0
+
+
+def test_rooms_are_furnished_but_not_crammed(rooms: list[Room]) -> None:
+    counts = [len(room.objects) for room in rooms]
+    assert max(counts) <= MOST_OBJECTS == 20
+    assert np.median(counts) >= 9
+    assert np.mean([count >= 6 for count in counts]) > 0.9  # emptier ones are drawn again
 
 
 def test_boxes_of_an_object_fill_its_box_tightly(rooms: list[Room]) -> None:

@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from vidllm_ros.data.synthrooms import generate_room
+from vidllm_ros.data.synthrooms.render import trace
 from vidllm_ros.data.synthrooms.rooms import Room
 from vidllm_ros.data.synthrooms.walk import (
+    HARD_SHARES,
     NoRoomToWalkError,
     Walk,
     catmull_rom,
     make_walk,
     poses_from_angles,
+    walk_kind,
 )
 
 
@@ -75,6 +79,39 @@ def test_camera_keeps_clear_of_walls_and_furniture(walks: list[tuple[Room, Walk]
             along, across = np.abs(c * dx + s * dy) - a, np.abs(-s * dx + c * dy) - b
             away = np.hypot(np.maximum(along, 0), np.maximum(across, 0))
             assert away.min() > 0.22, room.seed  # 0.3 m less a hand's tremor and the grid
+
+
+def test_hard_walks_have_their_share() -> None:
+    kinds = Counter(walk_kind(seed) for seed in range(3000))
+    assert set(kinds) == {"walk", *HARD_SHARES}
+    for kind, share in HARD_SHARES.items():
+        assert kinds[kind] / 3000 == pytest.approx(share, abs=0.015)
+
+
+def test_each_hard_walk_does_what_it_is_called() -> None:
+    ends: dict[str, list[float]] = {kind: [] for kind in HARD_SHARES}
+    for seed in range(140):
+        kind = walk_kind(seed)
+        if kind == "walk" or len(ends[kind]) == 5:
+            continue
+        try:
+            room = generate_room(seed)
+            walk = make_walk(room, 32, seed)
+        except NoRoomToWalkError:
+            continue
+        assert walk.kind == kind
+        seen = trace(room, walk, 21, 28)
+        if kind == "turn":
+            travel = np.linalg.norm(np.ptp(walk.T_world_camera[:, :3, 3], axis=0))
+            ends[kind].append(float(travel))
+        elif kind == "close-up":
+            shares = np.bincount(seen.instance_ids[-6:].ravel() + 1)[1:] / seen.depth[-6:].size
+            ends[kind].append(float(shares.max()))
+        else:
+            ends[kind].append(float((seen.instance_ids[-6:] < 0).mean()))
+    assert max(ends["turn"]) < 0.15  # a hand's tremor
+    assert np.median(ends["close-up"]) > 0.25  # one thing fills the picture
+    assert np.median(ends["blank wall"]) > 0.8  # next to nothing to hold on to
 
 
 def test_same_seed_same_walk() -> None:

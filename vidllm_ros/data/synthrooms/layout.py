@@ -16,6 +16,7 @@ import numpy as np
 
 from vidllm_ros.data.synthrooms.parts import Model
 
+MOST_OBJECTS = 20
 WALLS = (0, 1, 2, 3)
 WALL_YAWS = (0.0, math.pi / 2, math.pi, -math.pi / 2)
 Rectangle = tuple[float, float, float, float, float]  # centre x, y, half edges, yaw
@@ -113,7 +114,9 @@ class Layout:
         return Placement(model, c * along - s * inward, s * along + c * inward, yaw, wall=wall)
 
     def fits(self, placement: Placement, margin: float = 0.02) -> bool:
-        """Return whether the placement lies inside the room and clear of everything."""
+        """Return whether the placement lies inside the room, not yet full, clear of everything."""
+        if len(self.placed) >= MOST_OBJECTS:
+            return False
         rectangle = placement.rectangle()
         edge = (self.size[0] / 2 + 1e-6, self.size[1] / 2 + 1e-6)
         if any(abs(x) > edge[0] or abs(y) > edge[1] for x, y in rectangle_corners(rectangle)):

@@ -14,6 +14,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -208,6 +209,14 @@ def _along(vectors: Tensor, axes: Tensor) -> Tensor:
     total = vectors[:, 0:1] * axes[:, 0]
     total = torch.addcmul(total, vectors[:, 1:2], axes[:, 1])
     return torch.addcmul(total, vectors[:, 2:3], axes[:, 2])
+
+
+def interleave(rows: Tensor) -> Tensor:
+    """Return vectors kept as three rows, (3, R), as one vector a row, (R, 3)."""
+    if rows.device.type != "cpu":
+        return rows.t().contiguous()
+    merged = cv2.merge([row.contiguous().numpy() for row in rows])  # a transpose, but faster
+    return torch.from_numpy(merged.reshape(-1, 3))
 
 
 def _array(values: Tensor) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidllm_ros.data.synthrooms.raycast import Hits, build_caster
+from vidllm_ros.data.synthrooms.raycast import Hits, build_caster, interleave
 from vidllm_ros.data.synthrooms.rooms import Room
 from vidllm_ros.data.synthrooms.shading import (
     SENSOR_STREAM,
@@ -81,7 +81,7 @@ def render(
     for start in range(0, frames, step):
         chunk = poses[start : start + step]
         rays = cast(chunk, pixels)
-        hits: Hits = caster.first_hits(*rays)
+        hits: Hits = caster.first_hits(interleave(rays[0]), interleave(rays[1]))
         shape = (len(chunk), height, width)
         pixel_rad = 1.0 / float(K[0, 0])
         colors = shade_hits(room, surfaces, caster, rays, hits, pixel_rad)
@@ -92,6 +92,30 @@ def render(
     sensor = draw_sensor(sensor_rng)
     images = expose(torch.cat(light), sensor, walk.blur, walk.exposure, sensor_rng)
     return assemble(surfaces, images, torch.cat(depth), torch.cat(faces), K, with_normals)
+
+
+def trace(
+    room: Room,
+    walk: Walk,
+    height: int,
+    width: int,
+    backend: str = "auto",
+    device: str | torch.device | None = None,
+) -> Rendering:
+    """Return what `render` does, truth and all, but with black pictures: a third of the time."""
+    caster = build_caster(room.boxes, backend, device)
+    surfaces = build_surfaces(room, caster.device)
+    K = intrinsics(walk.fov_x_rad, height, width)
+    pixels = pixel_directions(K, height, width, caster.device)
+    poses = torch.from_numpy(walk.T_world_camera.astype(np.float32)).to(caster.device)
+    hits = [
+        caster.first_hits(*(interleave(rows) for rows in cast(pose[None], pixels)))
+        for pose in poses
+    ]
+    shape = (len(poses), height, width)
+    depth = torch.stack([hit.distance for hit in hits]).reshape(shape)
+    faces = torch.stack([hit.faces for hit in hits]).reshape(shape)
+    return assemble(surfaces, np.zeros((*shape, 3), np.uint8), depth, faces, K, False)
 
 
 def assemble(
@@ -124,17 +148,17 @@ def assemble(
 def pixel_directions(
     K: NDArray[np.float64], height: int, width: int, device: torch.device
 ) -> Tensor:
-    """Return the direction of each pixel in the optical frame with unit z, (H W, 3)."""
+    """Return the direction of each pixel in the optical frame with unit z, (3, H W)."""
     v, u = np.mgrid[0:height, 0:width]
-    grid = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], -1)
-    return torch.from_numpy(grid.reshape(-1, 3).astype(np.float32)).to(device)
+    grid = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)])
+    return torch.from_numpy(grid.reshape(3, -1).astype(np.float32)).to(device)
 
 
 def cast(poses: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return origins and directions in the room of every pixel of every pose, (S H W, 3) each."""
-    rotation = poses[:, :3, :3]
-    directions = pixels[None, :, 0:1] * rotation[:, None, :, 0]  # (S, HW, 3)
-    directions = torch.addcmul(directions, pixels[None, :, 1:2], rotation[:, None, :, 1])
-    directions = torch.addcmul(directions, pixels[None, :, 2:3], rotation[:, None, :, 2])
-    origins = poses[:, None, :3, 3].expand_as(directions)
-    return origins.reshape(-1, 3).contiguous(), directions.reshape(-1, 3).contiguous()
+    """Return origins and directions in the room of every pixel of every pose, (3, S H W) each."""
+    rotation = poses[:, :3, :3].transpose(0, 1)[..., None]  # (row, S, column, 1)
+    directions = pixels[0] * rotation[:, :, 0]  # (3, S, HW)
+    directions = torch.addcmul(directions, pixels[1], rotation[:, :, 1])
+    directions = torch.addcmul(directions, pixels[2], rotation[:, :, 2])
+    origins = poses[:, :3, 3].t()[:, :, None].expand_as(directions)
+    return origins.reshape(3, -1), directions.reshape(3, -1)

@@ -7,26 +7,27 @@ bytes with the same backend. Next: storage.py, which keeps samples on disk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from vidllm_ros.data.samples import Caption, Question, Reference, SceneSample
+from vidllm_ros.data.samples import Caption, Question, Reference, SceneSample, Situation
 from vidllm_ros.data.synthrooms.questions import ask
 from vidllm_ros.data.synthrooms.references import describe, refer
 from vidllm_ros.data.synthrooms.render import Rendering, render
 from vidllm_ros.data.synthrooms.rooms import Room, generate_room
+from vidllm_ros.data.synthrooms.situations import situate
 from vidllm_ros.data.synthrooms.view import View, look
 from vidllm_ros.data.synthrooms.vocabulary import LABELS, SPLIT_SIZE, SPLITS
-from vidllm_ros.data.synthrooms.walk import NoRoomToWalkError, Walk, make_walk
+from vidllm_ros.data.synthrooms.walk import NoRoomToWalkError, Walk, make_walk, walk_kind
 from vidllm_ros.structures import Frames
 
 QUESTION_STREAM = 31
 FRAME_NS = 100_000_000  # ten pictures a second
-MOST_ATTEMPTS = 30
-FEWEST_OBJECTS, FEWEST_SEEN = 6, 5
+MOST_ATTEMPTS = 16
+FEWEST_OBJECTS, FEWEST_SEEN, FEWEST_SEEN_HARD = 6, 5, 3
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,14 @@ class Annotations:
     questions: tuple[Question, ...]
     references: tuple[Reference, ...]
     captions: tuple[Caption, ...]
+    situations: tuple[Situation, ...]
 
 
 def annotate(view: View, rng: np.random.Generator, prefix: str = "q") -> Annotations:
-    """Return questions, references and captions about what a view shows, and nothing else."""
-    return Annotations(ask(view, rng, prefix), refer(view, rng), describe(view, rng))
+    """Return everything that is said about what a view shows, and nothing else."""
+    questions, references = ask(view, rng, prefix), refer(view, rng)
+    captions = describe(view, rng)
+    return Annotations(questions, references, captions, situate(view, rng, prefix))
 
 
 def annotate_frames(sample: SceneSample, indices: Sequence[int], seed: int = 0) -> SceneSample:
@@ -58,7 +62,7 @@ def annotate_frames(sample: SceneSample, indices: Sequence[int], seed: int = 0) 
         questions=words.questions,
         references=words.references,
         captions=words.captions,
-        situations=(),
+        situations=words.situations,
     )
 
 
@@ -84,6 +88,7 @@ def build_sample(room: Room, walk: Walk, rendering: Rendering) -> SceneSample:
         questions=words.questions,
         references=words.references,
         captions=words.captions,
+        situations=words.situations,
     )
 
 
@@ -115,8 +120,8 @@ def make_scene(
 ) -> SceneSample:
     """Return the sample of a seed: seeds from SPLITS["train"], ["val"] and ["test"] on.
 
-    A seed whose room is too full to walk in, or whose walk shows fewer than five objects, goes on
-    to its next attempt, the same one every time.
+    A seed whose room is too full to walk in, or whose walk shows fewer than five objects (three
+    where the walk is a hard one), goes on to its next attempt, the same one every time.
 
     Raises:
         ValueError: the seed is in no split, or there is nothing to render.
@@ -124,16 +129,37 @@ def make_scene(
     """
     if frames < 1:
         raise ValueError(f"frames: expected at least 1, got {frames}")
+    _, _, _, sample = search_scene(
+        seed, frames, lambda room, walk: render(room, walk, height, width, backend, device)
+    )
+    return sample
+
+
+def search_scene(
+    seed: int, frames: int, see: Callable[[Room, Walk], Rendering]
+) -> tuple[int, Room, Walk, SceneSample]:
+    """Return the first attempt worth seeing: its number, room, walk and sample.
+
+    Args:
+        seed: of the room.
+        frames: length of the walk.
+        see: renders a walk.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    fewest = FEWEST_SEEN if walk_kind(seed) == "walk" else FEWEST_SEEN_HARD
     for attempt in range(MOST_ATTEMPTS):
         room = generate_room(seed, attempt)
         if len(room.objects) < FEWEST_OBJECTS:
             continue
         try:
-            sample = render_walk(room, frames, height, width, backend, device, attempt)
+            walk = make_walk(room, frames, seed, attempt)
         except NoRoomToWalkError:
             continue
-        if len(sample.objects) >= min(FEWEST_SEEN, frames):
-            return sample
+        sample = build_sample(room, walk, see(room, walk))
+        if len(sample.objects) >= min(fewest, frames):
+            return attempt, room, walk, sample
     raise RuntimeError(f"seed {seed}: no room worth seeing in {MOST_ATTEMPTS} attempts")
 
 

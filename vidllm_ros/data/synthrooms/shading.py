@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidllm_ros.data.synthrooms.parts import TEXTURE_IDS, TEXTURES
-from vidllm_ros.data.synthrooms.raycast import Hits, RayCaster
+from vidllm_ros.data.synthrooms.raycast import Hits, RayCaster, interleave
 from vidllm_ros.data.synthrooms.rooms import Room
 from vidllm_ros.data.synthrooms.textures import PATTERNS, FacePoints, NoiseTables, noise_tables
 from vidllm_ros.data.synthrooms.vocabulary import LABEL_IDS
 
 SENSOR_STREAM = 21
+SHADOWED_LIGHTS = 2
+FRAMES_AT_ONCE = 4  # pictures whose light the sensor reads together; few stay in the cache
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,13 @@ def shade_hits(
 ) -> Tensor:
     """Return the light each ray brings back, (3, R), linear; 1 is white under full light.
 
-    Rays are origins and directions, (R, 3) each; `pixel_rad` is the angle one pixel spans. Vectors
+    Rays are origins and directions, (3, R) each; `pixel_rad` is the angle one pixel spans. Vectors
     are kept as three rows, several times as fast as rows of three.
     """
     distance = torch.where(hits.faces < 0, torch.ones_like(hits.distance), hits.distance)
     faces = hits.faces.clamp(min=0)
-    directions = rays[1].t().contiguous()
-    points = torch.addcmul(rays[0].t(), directions, distance)  # (3, R)
+    origins, directions = rays
+    points = torch.addcmul(origins, directions, distance)  # (3, R)
     frames = surfaces.frames.index_select(1, faces)
     normals = frames[0:3]
     slant = dot(normals, directions).neg().clamp(min=0.15)
@@ -110,7 +112,7 @@ def shade_hits(
         square = dot(to_lamp, to_lamp)
         facing = (dot(normals, to_lamp) * square.rsqrt()).clamp(min=0)
         strength = facing / (1 + square / lamp.reach_m**2)
-        if index == 0:
+        if index < SHADOWED_LIGHTS:
             strength = cast_shadows(caster, points, normals, position, strength)
         for channel in range(3):
             light[channel].add_(strength, alpha=lamp.rgb[channel])
@@ -130,7 +132,7 @@ def cast_shadows(
     lit = (strength > 0.01).nonzero()[:, 0]
     start = points.index_select(1, lit).add_(normals.index_select(1, lit), alpha=2e-3)
     way = (lamp[:, None] - start) * 0.97
-    blocked = caster.is_blocked(start.t().contiguous(), way.t().contiguous())
+    blocked = caster.is_blocked(interleave(start), interleave(way))
     kept = strength.index_select(0, lit) * (1 - 0.85 * blocked.to(strength.dtype))
     return strength.index_copy(0, lit, kept)
 
@@ -139,29 +141,32 @@ def paint(
     surfaces: Surfaces, faces: Tensor, points: Tensor, frames: Tensor, footprint: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the linear colour, (3, R), and the glow, (R,), of points on faces."""
-    material = surfaces.materials.index_select(1, faces)
+    materials = surfaces.materials
     u = dot(points, frames[3:6]) - frames[9]
     v = dot(points, frames[6:9]) - frames[10]
     textures = surfaces.textures.index_select(0, faces)
-    boxes = surfaces.boxes.index_select(0, faces)
     share, gain = torch.zeros_like(u), torch.ones_like(u)
     noise: NoiseTables = noise_tables(str(points.device))
     present = torch.bincount(textures, minlength=len(TEXTURES)).nonzero()[:, 0]
     for index in present.tolist():
         rows = (textures == index).nonzero()[:, 0]
+        here = faces.index_select(0, rows)
+        pattern = materials[6:].index_select(1, here)
+        height = v.index_select(0, rows)
         part = FacePoints(
-            u=(u + material[9]).index_select(0, rows),
-            v=(v + material[10]).index_select(0, rows),
-            height=v.index_select(0, rows),
-            period=material[6].index_select(0, rows),
-            strength=material[7].index_select(0, rows),
+            u=u.index_select(0, rows) + pattern[3],
+            v=height + pattern[4],
+            height=height,
+            period=pattern[0],
+            strength=pattern[1],
             footprint=footprint.index_select(0, rows),
-            seed=boxes.index_select(0, rows),
+            seed=surfaces.boxes.index_select(0, here),
         )
         part_share, part_gain = PATTERNS[TEXTURES[index]](part, noise)
         share.index_copy_(0, rows, part_share)
         gain.index_copy_(0, rows, part_gain)
-    return torch.lerp(material[0:3], material[3:6], share) * gain, material[8]
+    colors = materials[:6].index_select(1, faces)
+    return torch.lerp(colors[:3], colors[3:], share) * gain, materials[8].index_select(0, faces)
 
 
 def ambient_light(room: Room, points: Tensor, normals: Tensor) -> Tensor:
@@ -228,12 +233,16 @@ def expose(
     corner = 1 - sensor.vignette * (x * x + y * y) / 2
     balance = torch.tensor(sensor.balance, dtype=torch.float32, device=device)[:, None, None]
     gain = balance * corner * (sensor.brightness / level) ** 2  # (3, H, W)
-    image = (light * gain * column(exposure)).clamp_(0, 1).sqrt_()
-    smooth(image, column(0.5 * blur))
+    exposures, shares = column(exposure), column(0.5 * blur)
     grain = torch.from_numpy(noise_field(rng, frames, height, width)).to(device)
-    image = torch.addcmul(image, grain, 0.6 + 0.8 * image, value=sensor.noise)
-    pixels = image.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    pictures = []
+    for start in range(0, frames, FRAMES_AT_ONCE):
+        rows = slice(start, start + FRAMES_AT_ONCE)
+        image = (light[rows] * gain * exposures[rows]).clamp_(0, 1).sqrt_()
+        smooth(image, shares[rows])
+        image = torch.addcmul(image, grain[rows], 0.6 + 0.8 * image, value=sensor.noise)
+        pictures.append(image.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8))
+    return torch.cat(pictures).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def smooth(image: Tensor, share: Tensor) -> None:

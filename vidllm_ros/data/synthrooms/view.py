@@ -40,7 +40,7 @@ class View:
         objects: those that are seen.
         unclear: classes of which something shows a little.
         complete: nothing shows a little, so that all things of a colour can be counted.
-        T_world_first: pose of the first camera, (4, 4).
+        T_world_camera: poses of the cameras, (S, 4, 4).
         first: objects well seen in the first frame, by id.
         gaps_m: shortest distance between the objects' boxes, (O, O), inf on the diagonal.
     """
@@ -48,10 +48,15 @@ class View:
     objects: tuple[SceneObject, ...]
     unclear: frozenset[str]
     complete: bool
-    T_world_first: NDArray[np.float64]
+    T_world_camera: NDArray[np.float64]
     first: dict[int, InFirstView]
     gaps_m: NDArray[np.float64]
     by_label: dict[str, list[SceneObject]] = field(default_factory=dict)
+
+    @property
+    def T_world_first(self) -> NDArray[np.float64]:
+        """Pose of the first camera, (4, 4)."""
+        return self.T_world_camera[0]
 
     def of_label(self, label: str) -> list[SceneObject]:
         return self.by_label.get(label, [])
@@ -128,7 +133,7 @@ def look(
         objects=seen,
         unclear=frozenset(LABELS[labels[i]] for i in doubtful),
         complete=not doubtful,
-        T_world_first=T_world_camera[0],
+        T_world_camera=T_world_camera,
         first=first,
         gaps_m=box_gaps(seen),
         by_label=by_label,
