@@ -28,10 +28,22 @@ def test_steps_cost_frames_first_and_size_last():
 
 
 def test_frames_are_thinned_evenly_with_first_and_last():
-    assert thin_frames(film(32), STEPS[0]) is not None
+    assert len(thin_frames(film(32), STEPS[0])) == 32
     chosen = thin_frames(film(32), STEPS[3]).stamps_ns
     assert (len(chosen), chosen[0], chosen[-1]) == (8, 0, 31)
-    assert set(np.diff(chosen)) <= {4, 5}
+    assert set(np.diff(chosen)) <= {1, 4, 5}
+
+
+@pytest.mark.parametrize("step", STEPS[1:])
+@pytest.mark.parametrize("stride", [1, 5, 8, 24])
+def test_thinned_windows_can_still_be_joined(step, stride):
+    frames, known = film(400), ()
+    for begin in range(0, 360, stride):
+        thinned = thin_frames(frames.select(range(begin, begin + 32)), step, known)
+        assert thinned.stamps_ns[-1] == begin + 31
+        assert len(thinned) == count_of(32, step)
+        assert begin == 0 or set(thinned.stamps_ns) & set(known)
+        known = thinned.stamps_ns
 
 
 def test_the_step_above_is_tried_again_and_each_failure_doubles_the_wait():

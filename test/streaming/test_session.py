@@ -241,6 +241,33 @@ def test_short_of_memory_the_same_window_is_computed_smaller(room, make_session,
     assert {result.world_index for result in later} == {0}
 
 
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [("T_world_camera", "1 of 16 frames"), ("K", "1 of 16"), ("scale", "got nan")],
+)
+def test_numbers_that_are_not_finite_do_not_reach_the_map(room, make_session, walk, field, words):
+    backend = room.Backend()
+    session = make_session(backend)
+    walk(session, 20)
+    reconstruct = backend.reconstruct
+
+    def spoiled(frames):
+        rec = reconstruct(frames)
+        if field == "scale":
+            return replace(rec, scale=float("nan"))
+        getattr(rec, field)[3, 0, 0] = np.nan
+        return rec
+
+    backend.reconstruct = spoiled
+    walk(session, 4, first=20, process=False)
+    with pytest.raises(ValueError, match=f"{field}: expected .*{words}.*left out"):
+        session.process_next()
+    backend.reconstruct = reconstruct
+    (result,) = walk(session, 4, first=24)
+    assert result.world_index == 0
+    assert np.isfinite(result.poses_map).all()
+
+
 def test_window_that_fits_at_no_size_fails_in_words_and_costs_itself_only(
     room, make_session, walk
 ):

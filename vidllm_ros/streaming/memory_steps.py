@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Out of memory: compute the same window smaller, say so, and try the full size again later.
 
-First fewer frames, spread evenly over the window, then smaller images: a step costs resolution,
+First fewer frames, spread over the window, then smaller images: a step costs resolution,
 never a window. After some windows that worked the step above is tried; each time that fails, the
 next try waits twice as long. Next: runner.py, which climbs these steps.
 """
@@ -9,6 +9,7 @@ next try waits twice as long. Next: runner.py, which climbs these steps.
 from __future__ import annotations
 
 import gc
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,10 @@ import torch
 from vidllm_ros.structures import Frames
 
 FEWEST_FRAMES = 2
-_WORDS = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed")
+_WORDS = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory",
+    "alloc_failed",
+)  # fmt: skip
 _PATIENCE, _LONGEST_PATIENCE = 8, 128
 
 
@@ -101,12 +105,33 @@ def count_of(frames: int, step: MemoryStep) -> int:
     return min(frames, max(FEWEST_FRAMES, round(frames * step.frames)))
 
 
-def thin_frames(frames: Frames, step: MemoryStep) -> Frames:
-    """Choose a step's frames evenly, first and last among them, so that windows still overlap."""
+def thin_frames(frames: Frames, step: MemoryStep, known: Collection[int] = ()) -> Frames:
+    """Choose a step's frames: the newest, a spread of the others, and some that the map knows.
+
+    Args:
+        frames: of a window, oldest first.
+        step: says how many.
+        known: stamps of frames with a place in the map; up to half of the chosen are such, for by
+            them the window is joined.
+    """
     count = count_of(len(frames), step)
     if count == len(frames):
         return frames
-    return frames.select([int(i) for i in np.linspace(0, len(frames) - 1, count).round()])
+    last = len(frames) - 1
+    shared = [i for i, stamp in enumerate(frames.stamps_ns) if stamp in known and i < last]
+    chosen = {last, *_spread(shared, count // 2)}
+    others = [i for i in range(len(frames)) if i not in chosen]
+    chosen.update(_spread(others, count - len(chosen)))
+    return frames.select(sorted(chosen))
+
+
+def _spread(places: Sequence[int], count: int) -> list[int]:
+    """Choose `count` evenly, the first and the last among them where there are two or more."""
+    if count >= len(places):
+        return list(places)
+    if count == 1:
+        return [places[-1]]
+    return [places[int(i)] for i in np.linspace(0, len(places) - 1, count).round()]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -7,6 +7,8 @@ Next: memory_steps.py for the steps, session.py for who calls.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,15 +54,21 @@ class NetworkRunner:
         self._is_forgetting = True
 
     def compute(
-        self, frames: Frames, watch: Stopwatch
+        self, frames: Frames, watch: Stopwatch, known: Collection[int] = ()
     ) -> tuple[Reconstruction, tuple[GroundedBox, ...], str]:
         """Reconstruct a window and find its objects, smaller where memory is short.
+
+        Args:
+            frames: the window.
+            watch: takes the times of "reconstruct" and "detect".
+            known: stamps of frames with a place in the map; some of them are kept in any case.
 
         Returns:
             the window; its boxes, in the window's world; in words, what was left out.
 
         Raises:
             MemoryError: not even the smallest step fits.
+            ValueError: the network gave numbers that are not finite.
             Exception: whatever else the backend raises.
         """
         if self._is_forgetting:
@@ -70,7 +78,7 @@ class NetworkRunner:
         while True:
             try:
                 with watch("reconstruct"):
-                    rec = self._reconstruct(frames)
+                    rec = self._reconstruct(frames, known)
                 with watch("detect"):
                     boxes = self._backend.detect(rec.scene)
             except Exception as error:
@@ -99,12 +107,15 @@ class NetworkRunner:
         self._give_back()
         return self._backend.answer(scene, question)
 
-    def _reconstruct(self, frames: Frames) -> Reconstruction:
+    def _reconstruct(self, frames: Frames, known: Collection[int]) -> Reconstruction:
         step = self._steps.step
-        thinned = thin_frames(frames, step)
+        thinned = thin_frames(frames, step, known)
         if self._thrifty is None:
-            return self._backend.reconstruct(thinned)
-        return self._thrifty.reconstruct(thinned, step.shrink)
+            rec = self._backend.reconstruct(thinned)
+        else:
+            rec = self._thrifty.reconstruct(thinned, step.shrink)
+        check_finite(rec)
+        return rec
 
     def _give_back(self) -> None:
         self._forget_frames()
@@ -113,3 +124,26 @@ class NetworkRunner:
     def _forget_frames(self) -> None:
         if self._thrifty is not None:
             self._thrifty.forget_frames()
+
+
+def check_finite(rec: Reconstruction) -> None:
+    """Refuse a window with poses, intrinsics or a scale that would spoil the map.
+
+    Depth that is not finite is harmless: clouds and registration leave it out.
+
+    Raises:
+        ValueError: naming what is not finite, and in how many frames.
+    """
+    for name in ("T_world_camera", "K"):
+        values = getattr(rec, name)
+        bad = int((~np.isfinite(values).reshape(len(values), -1).all(axis=1)).sum())
+        if bad:
+            raise ValueError(
+                f"{name}: expected finite numbers from the network, got NaN or infinity in "
+                f"{bad} of {len(values)} frames; the window is left out"
+            )
+    if not (np.isfinite(rec.scale) and rec.scale > 0):
+        raise ValueError(
+            f"scale: expected a positive number from the network, got {rec.scale}; the window is "
+            "left out"
+        )

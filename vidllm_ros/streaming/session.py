@@ -242,9 +242,11 @@ class Session:
             self._require_current(window)
             world = self._world
             is_joinable = window.world == self._world_of_frames
-        rec, boxes, reduced = self._runner.compute(window.frames, watch)
+        placed = world.placed if is_joinable else ()
+        known = {frame.stamp_ns for frame in placed}
+        rec, boxes, reduced = self._runner.compute(window.frames, watch, known)
         with watch("register"):
-            joined = register(world.placed if is_joinable else (), rec)
+            joined = register(placed, rec)
             start = T_WORLD_OPTICAL_LEVEL if T_map_camera is None else T_map_camera
             T_map_window = (
                 start @ invert_transform(rec.T_world_camera[0])
