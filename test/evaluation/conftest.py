@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hand-made data sets of test/data/annotations, importable as `hand_made`."""
+"""The hand-made data sets of test/data, importable as `hand_made` and `geometry_sets`."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "annotations"))
+DATA = Path(__file__).parents[1] / "data"
+sys.path[:0] = [str(DATA / "annotations"), str(DATA)]

@@ -81,7 +81,7 @@ class RoomScorer:
             row = self._measure(case.truth, record)
             for name, value in row.items():
                 self.geometry.setdefault(name, []).append(value)
-            self.per_case[case.case_id] = dict(row)
+            self.per_case[case.case_id] = {"task": GEOMETRY, "quality": row["depth_delta1"], **row}
         else:
             self.words.setdefault(task_of(case.case_id), []).append(case)
             self.records[case.case_id] = record
@@ -125,7 +125,9 @@ class RoomScorer:
     def _scores(self, task: str, scorer: Callable[..., Scores]) -> Mapping[str, float]:
         """Run a published benchmark's scorer over the cases of a task, shares for per cent."""
         scores = scorer(cases_from_items(self.words[task], _no_frames), self.records)
-        self.per_case.update({k: dict(v) for k, v in scores.per_case.items()})
+        for case_id, row in scores.per_case.items():
+            quality = {"task": task, "quality": row[scores.worst_by]}
+            self.per_case[case_id] = {**quality, **row}
         return {
             name: value / 100 if not name.startswith(("questions", "phrases", "desc")) else value
             for name, value in scores.values.items()
@@ -165,10 +167,10 @@ class RoomScorer:
             text, iou = caption_and_iou(self.records.get(case.case_id), case.truth)
             said.append(text.lower() if iou >= CAPTION_IOU else "")
             truths.append(list(case.truth.texts))
-            self.per_case[case.case_id] = {"iou": iou}
+            self.per_case[case.case_id] = {"task": "object", "iou": iou}
         scores = cider(said, truths)
         for case, value, text in zip(cases, scores, said, strict=True):
-            self.per_case[case.case_id] |= {"cider": value, "said": text}
+            self.per_case[case.case_id] |= {"cider": value, "quality": value, "said": text}
         return {"caption_cider50": float(np.mean(scores))}
 
 
@@ -306,5 +308,5 @@ def score(
         sample = next(c.truth for c in items if task_of(c.case_id) == GEOMETRY)
         tally.add_room(sample, items, predictions)
     values = tally.report() | {"rooms": float(len(cases.scene_ids))}
-    plotted = ("pose_maa30", "fscore_10cm", "iou", "cider", "em")
-    return Scores(values, tally.ours.per_case, VARIANT, "depth_absrel", False, plotted)
+    plotted = ("depth_absrel", "pose_maa30", "fscore_10cm", "iou", "cider", "em")
+    return Scores(values, tally.ours.per_case, VARIANT, "quality", plotted=plotted)

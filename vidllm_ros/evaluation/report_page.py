@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 WORST = 50
 RANDOM = 20
 SEED = 0
+TASK = "task"  # where a benchmark asks several things, the page takes turns among them
 JPEG_QUALITY = 80
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 1100px;
@@ -49,13 +51,15 @@ figcaption { font-size: .8rem; color: #555; } .numbers { color: #333; font-size:
 def choose(outcome: Outcome) -> tuple[list[str], list[str]]:
     """Return ids of the worst cases, worst first, and of random others."""
     scores = outcome.scores
-    rated = [
-        (float(row[scores.worst_by]), case_id)
-        for case_id, row in scores.per_case.items()
-        if isinstance(row.get(scores.worst_by), (int, float))
-    ]
-    rated.sort(key=lambda pair: pair[0], reverse=not scores.higher_is_better)
-    worst = [case_id for _, case_id in rated[:WORST]]
+    by_task: dict[str, list[tuple[float, str]]] = {}
+    for case_id, row in scores.per_case.items():
+        value = row.get(scores.worst_by)
+        if isinstance(value, (int, float)):
+            by_task.setdefault(str(row.get(TASK, "")), []).append((float(value), case_id))
+    for rated in by_task.values():
+        rated.sort(key=lambda pair: pair[0], reverse=not scores.higher_is_better)
+    turns = zip_longest(*by_task.values())  # the worst of every task, then the next worst
+    worst = [pair[1] for turn in turns for pair in turn if pair is not None][:WORST]
     rest = sorted(set(scores.per_case) - set(worst))
     count = min(RANDOM, len(rest))
     drawn = np.random.default_rng(SEED).permutation(len(rest))[:count]

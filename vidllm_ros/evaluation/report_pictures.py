@@ -29,6 +29,7 @@ from vidllm_ros.geometry.transforms import invert_transform, transform_points, u
 Image = NDArray[np.uint8]
 Float64 = NDArray[np.float64]
 HEIGHT = 150
+GAP = 4
 PLAN = 240  # px, plans from above
 MOST_POINTS = 40_000
 TRUE_COLOR, OUR_COLOR = (40, 120, 40), (200, 60, 40)  # RGB
@@ -57,7 +58,10 @@ def strip(frames: NDArray[np.uint8], count: int = 5) -> Image:
     chosen = np.unique(
         np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     )
-    return np.concatenate([to_height(frames[i]) for i in chosen], axis=1)
+    shown = [to_height(frames[i]) for i in chosen]
+    gap = np.full((HEIGHT, GAP, 3), 255, np.uint8)
+    parts = [part for image in shown for part in (gap, image)]
+    return np.concatenate(parts[1:], axis=1)
 
 
 def to_height(image: NDArray[np.uint8], height: int = HEIGHT) -> Image:
@@ -119,7 +123,7 @@ def cloud_pictures(case: Case, record: Record) -> list[Picture]:
     else:
         return []
     layers = [(truth[:, [0, 2]], TRUE_COLOR), (cloud[:, [0, 2]], OUR_COLOR)]
-    return [Picture(plan(layers), "from above the first camera: true green, predicted red")]
+    return [plan(layers, "from above the first camera")]
 
 
 def pose_pictures(case: Case, record: Record) -> list[Picture]:
@@ -138,8 +142,7 @@ def pose_pictures(case: Case, record: Record) -> list[Picture]:
     fit = umeyama(ours, true, with_scale=True) if np.ptp(ours, axis=0).max() > 0 else None
     placed = ours if fit is None else fit.apply(ours)
     layers = [(true[:, [0, 2]], TRUE_COLOR), (placed[:, [0, 2]], OUR_COLOR)]
-    note = "camera centres after the best similarity: true green, predicted red"
-    return [Picture(plan(layers, radius=3), note)]
+    return [plan(layers, "camera centres after the best similarity", radius=3)]
 
 
 def box_pictures(case: Case, record: Record) -> list[Picture]:
@@ -155,7 +158,7 @@ def box_pictures(case: Case, record: Record) -> list[Picture]:
     if not len(true) and not len(ours):
         return []
     layers = [(edges(true), TRUE_COLOR), (edges(ours), OUR_COLOR)]
-    return [Picture(plan(layers), "boxes from above: true green, predicted red")]
+    return [plan(layers, "boxes from above")]
 
 
 def edges(aabbs: Float64, steps: int = 60) -> Float64:
@@ -170,13 +173,16 @@ def edges(aabbs: Float64, steps: int = 60) -> Float64:
     return np.concatenate(lines) if lines else np.zeros((0, 2))
 
 
-def plan(layers: Iterable[tuple[Float64, tuple[int, int, int]]], radius: int = 0) -> Image:
-    """Draw sets of points (N, 2) over each other on one square, the second axis upwards."""
+def plan(
+    layers: Iterable[tuple[Float64, tuple[int, int, int]]], caption: str, radius: int = 0
+) -> Picture:
+    """Draw sets of points (N, 2), m, over each other on one square, the second axis upwards."""
     drawn = [(points[np.isfinite(points).all(axis=1)], color) for points, color in layers]
     every = np.concatenate([points for points, _ in drawn])
     image = np.full((PLAN, PLAN, 3), PAPER, np.uint8)
+    caption += ": true green, predicted red"
     if not len(every):
-        return image
+        return Picture(image, f"{caption}; nothing to draw")
     low, high = np.quantile(every, (0.002, 0.998), axis=0) if not radius else limits(every)
     span = max(float((high - low).max()), 1e-6) * 1.08
     middle = (low + high) / 2
@@ -191,7 +197,7 @@ def plan(layers: Iterable[tuple[Float64, tuple[int, int, int]]], radius: int = 0
         else:
             paint = 0.55 * image[row[inside], column[inside]] + 0.45 * np.array(color)
             image[row[inside], column[inside]] = paint.astype(np.uint8)
-    return image
+    return Picture(image, f"{caption}; {span:.2g} across")
 
 
 def limits(points: Float64) -> tuple[Float64, Float64]:

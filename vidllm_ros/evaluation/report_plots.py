@@ -31,7 +31,9 @@ def values_of(outcome: Outcome, name: str) -> NDArray[np.float64]:
 def write_plots(folder: Path, outcome: Outcome) -> list[Path]:
     """Draw each measure the scorer wants to see drawn, and return the files."""
     scores = outcome.scores
-    names = dict.fromkeys((scores.worst_by, *scores.plotted))
+    tasks = {row.get("task") for row in scores.per_case.values()}
+    by = (scores.worst_by,) if len(tasks) == 1 else ()  # of unlike things no one distribution
+    names = dict.fromkeys((*by, *scores.plotted))
     drawn = []
     for name in names:
         values = values_of(outcome, name)
