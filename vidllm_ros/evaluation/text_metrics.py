@@ -39,7 +39,8 @@ def clean_answer(text: str) -> str:
     mended; 0 to 20 and 23 as words, "none" as "zero"; one digit glued to a word and articles
     before a word dropped. Source: LEO's clean_answer.
     """
-    text = re.sub(" {2,}", " ", text.lower().strip(" "))
+    text = re.sub("^ +| +$", "", text.lower())
+    text = re.sub(" {2,}", " ", text)
     text = _OUTSIDE.sub("", text)
     text = _SPLIT_CLOCK.sub("o'clock", _FIX.sub(lambda found: WORD_FIXES[found[1]], text))
     text = _GLUED_DIGIT.sub(r"\1", text)

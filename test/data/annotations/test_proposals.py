@@ -26,6 +26,15 @@ def test_boxes_of_vertex_masks(root):
     assert (table.row, chairs.row) == (0, 1)
 
 
+def test_stored_zeros_are_no_vertices(root):
+    path = hand_made.write_masks(root, SCENE, [[4, 5]])
+    masks = sparse.csr_matrix(([1, 1, 0], ([0, 0, 0], [4, 5, 11])), (1, 12))
+    assert masks.nnz == 3
+    sparse.save_npz(path, masks)
+    (table,) = m.read_proposals(root, SCENE)
+    assert np.allclose(table.aabb, hand_made.box_of(SCENE, 2), atol=1e-5)
+
+
 def test_only_the_first_fifty(root):
     hand_made.write_masks(root, SCENE, [[0, 1]] * 60)
     assert len(m.read_proposals(root, SCENE)) == 50

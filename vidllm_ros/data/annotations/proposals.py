@@ -67,6 +67,7 @@ def _read_proposals(data_dir: Path, scene_id: str) -> tuple[MaskProposal, ...] |
         return None
     try:
         masks = sparse.load_npz(path).tocsr()
+        masks.eliminate_zeros()  # stored zeros are no vertices
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise AnnotationError(
             f"{path}: expected a scipy sparse matrix, got {error}; download it again"
