@@ -37,6 +37,8 @@ SUB_COMMANDS = {
     "ask": SubCommand("ask", "Ask a running node through its /ask service."),
     "play": SubCommand("play", "Play a video, folder, bag or rendered room as a camera topic."),
     "train": SubCommand("train", "Train the network from a YAML file of settings."),
+    "ablate": SubCommand("ablate", "Train and measure the paper's ablations in miniature."),
+    "curves": SubCommand("curves", "Draw a run's losses and metrics against samples seen."),
     "evaluate": SubCommand(
         "evaluate", "Measure a model on a benchmark, beside trivial baselines."
     ),

@@ -40,6 +40,9 @@ def train(
         bool, typer.Option(help="Write what the newest checkpoint holds and do not train.")
     ] = False,
     steps: Annotated[int, typer.Option(help="Stop after this many more steps; 0: do not.")] = 0,
+    minutes: Annotated[
+        float, typer.Option(help="Stop, saved, after this wall time; 0: do not. Again to go on.")
+    ] = 0.0,
     report: Annotated[
         Path | None, typer.Option(help="report.json of vidllm evaluate, for the model's card.")
     ] = None,
@@ -50,15 +53,21 @@ def train(
     recipe = load_recipe(config)
     if export_only and export is None:
         raise ValueError("export-only: expected --export FOLDER beside it, got none")
+    if export is not None and recipe.stage == "image_text":
+        raise ValueError(
+            "export: expected a recipe of the network, got stage 'image_text'; stage 1 reads this "
+            "teacher from its run's folder"
+        )
     if not export_only:
+        from vidllm_ros.cli.validation import build_validator
         from vidllm_ros.training.build import build_trainer
 
-        trainer = build_trainer(recipe, out)
+        trainer = build_trainer(recipe, out, build_validator(recipe))
         if trainer.accelerator.is_main_process:
             remember_command(out, "train", typed_command("train"))
         if trainer.load():
             note(f"goes on from step {trainer.state.step}")
-        state = trainer.run(steps or None)
+        state = trainer.run(steps or None, minutes)
         note(f"step {state.step}, {state.scenes} scenes, {state.seconds / 60:.1f} minutes")
     if export is not None:
         ship(out, export, report, weights)

@@ -146,7 +146,8 @@ def build_image_text(
         config = CLIPConfig.from_pretrained(folder)
         return CLIPModel(config), PreTrainedTokenizerFast.from_pretrained(folder)
     config = CLIPConfig(**dict(recipe.model))
-    tokenizer = train_tokenizer(recipe, settings, int(config.text_config.vocab_size))
+    words: Any = config.text_config
+    tokenizer = train_tokenizer(recipe, settings, int(words.vocab_size))
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     config.save_pretrained(folder)
@@ -176,7 +177,8 @@ def build_stage(recipe: Recipe, folder: Path, settings: LoaderSettings) -> nn.Mo
 def patch_size_of(recipe: Recipe) -> int:
     """Patch size of what the recipe trains, px."""
     if recipe.stage == "image_text":
-        return int(CLIPConfig(**dict(recipe.model)).vision_config.patch_size)
+        vision: Any = CLIPConfig(**dict(recipe.model)).vision_config
+        return int(vision.patch_size)
     return int(VidLLMConfig(**dict(recipe.model)).patch_size)
 
 

@@ -119,9 +119,8 @@ class ImageTextStage(nn.Module):
     def embed_words(self, texts: Sequence[str]) -> Tensor:
         """Return unit vectors of texts, (T, E); each is read at its last token."""
         device = self.model.logit_scale.device
-        if not texts:
-            return torch.zeros(0, self.model.config.projection_dim, device=device)
-        longest = self.model.config.text_config.max_position_embeddings
+        config: Any = self.model.config.text_config
+        longest = int(config.max_position_embeddings)
         rows = [encode(self.tokenizer, text)[: longest - 1] for text in texts]
         end = int(self.tokenizer.eos_token_id or 0)
         ids = torch.full((len(rows), max(len(row) for row in rows) + 1), end)

@@ -138,7 +138,7 @@ def load_vggt_encoder(recipe: TeacherRecipe) -> EncoderTeacher:
     layers, heads = int(fields["num_hidden_layers"]), int(fields["num_attention_heads"])
     config = VidLLMConfig(
         encoder=fields,
-        encoder_layers=list(range(layers - 4, layers)),
+        encoder_layers=tuple(range(layers - 4, layers)),
         aggregator_heads=heads,
         camera_heads=heads,
     )

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every row of the ablation runs from its recipes on a tiny network; stopping and going on."""
+
+import json
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+import yaml
+
+from vidllm_ros.cli import ablate, curves
+from vidllm_ros.cli.ablation_run import AblationRun, AblationSettings
+from vidllm_ros.data.synthrooms import make_scene
+from vidllm_ros.evaluation import ablation
+
+RECIPES = Path(__file__).parents[2] / "config" / "train"
+SMALL_LANGUAGE = {
+    "vocab_size": 300,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 3,
+}
+SMALL = {
+    "model.encoder": {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3},
+    "model.encoder_layers": [0, 1, 2, 3],
+    "model.dense_features": 16,
+    "model.dense_channels": [8, 8, 16, 16],
+    "model.metric_features": 16,
+    "model.metric_channels": [8, 8, 16, 16],
+    "model.metric_bins": 16,
+    "model.metric_embedding": 16,
+    "model.grounding_dim": 32,
+    "model.grounding_queries": 12,
+    "model.max_scene_tokens": 64,
+}
+DATA = {
+    "precision": "no",
+    "log_every": 1,
+    "data.frames_per_batch": 2,
+    "data.min_frames": 2,
+    "data.max_frames": 2,
+    "data.long_share": 0.0,
+    "data.workers": 0,
+    "validation.frames": 3,
+    "validation.questions": 2,
+}
+
+
+@pytest.fixture
+def changes(tmp_path, monkeypatch):
+    from vidllm_ros.network import configuration
+    from vidllm_ros.training import build
+
+    monkeypatch.setattr(build, "TOKENIZER_ROOMS", 2)
+    language = {**configuration.NANO_LANGUAGE, **SMALL_LANGUAGE}
+    network = {**SMALL, "model.language": language}
+    towers = {
+        "model.vision_config.num_hidden_layers": 3,
+        "model.text_config.vocab_size": 300,
+        "model.text_config.num_hidden_layers": 1,
+    }
+    file = tmp_path / "changes.yaml"
+    stages = dict.fromkeys(("geometry_teacher", "stage1", "stage2"), network)
+    file.write_text(yaml.safe_dump({"all": DATA, **stages, "semantic_teacher": towers}))
+    return file
+
+
+@pytest.mark.slow
+def test_rows_run_stop_and_go_on(tmp_path, changes, capsys):
+    from vidllm_ros.data.synthrooms.storage import save_sample
+
+    for seed in range(2):
+        save_sample(tmp_path / "rooms" / f"room{seed}.npz", make_scene(seed, frames=4))
+    out = tmp_path / "out"
+    rows = "full,adapter_none,metric_none,geometry_only,single_stage"
+    command = ["--out", str(out), "--steps", "1", "--seeds", "3", "--rooms", "1", "--rows", rows]
+    command += ["--changes", str(changes), "--data", str(tmp_path / "rooms")]
+    assert ablate.main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert all(name in said for name in rows.split(","))
+    assert not (out / "rows").exists()
+    assert ablate.main([*command, "--stop-after-minutes", "0.0001"]) == 0
+    assert "the same command goes on" in capsys.readouterr().err
+    assert ablate.main(command) == 0
+    table = capsys.readouterr().out
+    kept = json.loads((out / "ablation.json").read_text())
+    assert [result["row"] for result in kept["results"]] == rows.split(",")
+    for result in kept["results"]:
+        assert {"depth_absrel", "fscore_10cm", "pose_rotation_deg"} <= set(result["numbers"])
+    assert (out / "ablation.md").read_text() in table
+    assert matplotlib.image.imread(out / "ablation.png").shape[2] in (3, 4)
+    first_stages = {folder.name for folder in (out / "stage1").iterdir()}
+    assert first_stages == {"full", "adapter_none", "geometry_only"}  # shared where it is equal
+    picture = next((out / "rows" / "full").glob("seed3/validation/*.png"))
+    assert matplotlib.image.imread(picture).ndim == 3
+    drawn = tmp_path / "curves.png"
+    full = str(out / "rows" / "full" / "seed3")
+    assert curves.main([full, "--out", str(drawn)]) == 0
+    assert drawn.is_file()
+
+
+@pytest.mark.parametrize("row", ablation.ROWS, ids=lambda row: row.name)
+def test_a_row_is_a_change_of_recipes(tmp_path, row):
+    settings = AblationSettings(
+        out=tmp_path, rows=(row,), seeds=(5,), recipes=RECIPES, changes={}, steps=30
+    )
+    runs = {name: made for name, _, made in AblationRun(settings).unique()}
+    made = runs[row.name]
+    assert made.seed == 5
+    assert made.total_steps == 30 + (0 if row.has_stage1 else 10)
+    assert bool(made.init) == row.has_stage1
+    if row.has_stage1:
+        first = next(made for name, made in runs.items() if name.startswith("stage 1"))
+        kinds = (first.geometry_teacher.kind, first.semantic_teacher.kind)
+        assert ("none" in kinds) == (row.name in ("geometry_only", "semantic_only"))
+        assert (first.losses.distil_structure == 0) == (row.name == "no_structure")
+        assert dict(first.model) == {
+            name.partition(".")[2]: value
+            for name, value in row.stage1.items()
+            if name.startswith("model.")
+        }
+    for name, value in row.stage2.items():
+        part, _, setting = name.partition(".")
+        holder = made.model if part == "model" else vars(made.losses)
+        assert holder[setting] == value
+
+
+def test_rows_are_chosen_by_table_and_name():
+    assert {row.name for row in ablation.choose_rows("fig5")} == {
+        "full",
+        "single_stage",
+        "geometry_only",
+        "semantic_only",
+        "no_structure",
+    }
+    assert len(ablation.choose_rows("table6")) == 9
+    assert [row.name for row in ablation.choose_rows("full, bridge_4")] == ["full", "bridge_4"]
+    with pytest.raises(ValueError, match="rows: expected"):
+        ablation.choose_rows("table7")
+
+
+def test_settings_change_by_dotted_name():
+    values = {"model": {"adapter": "bridge", "encoder": {"a": 1}}, "losses": {"metric": 1.0}}
+    changed = ablation.change_settings(values, {"model.adapter": "none", "losses.metric": 0.0})
+    assert changed["model"] == {"adapter": "none", "encoder": {"a": 1}}
+    assert changed["losses"] == {"metric": 0.0}
+    assert values["model"]["adapter"] == "bridge"
+    assert ablation.change_settings(values, {"model": {"x": 2}})["model"]["adapter"] == "bridge"
+    assert ablation.change_settings({}, {"a.b.c": 1}) == {"a": {"b": {"c": 1}}}
+
+
+def test_a_budget_gives_every_row_the_same_steps():
+    rows = ablation.choose_rows("fig5")
+    seconds = dict.fromkeys(("geometry_teacher", "semantic_teacher", "stage1", "stage2"), 1.0)
+    plan = ablation.plan_steps(3600.0, rows, 2, seconds, evaluation_s=10.0)
+    runs = 2 * (len(rows) * plan.stage2 + 4 * plan.stage1 + plan.stage1)
+    assert 3200 < runs + 2 * plan.teacher + 100 <= 3600
+    with pytest.raises(ValueError, match="budget-minutes: expected at least"):
+        ablation.plan_steps(60.0, rows, 2, seconds)
+
+
+def test_the_table_marks_the_best_of_each_metric():
+    rows = ablation.choose_rows("full,single_stage")
+    results = [
+        ablation.AblationResult("full", 0, {"depth_absrel": 0.2, "qa_em": 0.5}),
+        ablation.AblationResult("full", 1, {"depth_absrel": 0.4, "qa_em": 0.5}),
+        ablation.AblationResult("single_stage", 0, {"depth_absrel": 0.25}),
+    ]
+    table = ablation.result_table(results, rows)
+    assert "| 0.300 ± 0.100 |" in table
+    assert "**0.250**" in table
+    assert "| 2 |" in table.splitlines()[2]
+
+
+def test_curves_say_what_is_missing(tmp_path, capsys):
+    assert curves.main([str(tmp_path), "--out", str(tmp_path / "a.png")]) == 1
+    assert "expected log.jsonl" in capsys.readouterr().err
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "scenes": 2, "loss": 3.0}\n{"step"')
+    assert curves.main([str(tmp_path), "--out", str(tmp_path / "a.png")]) == 0
+    assert curves.main([str(tmp_path), "--out", str(tmp_path / "a.png"), "--terms", "no"]) == 1

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vidllm ablate`: the paper's Table 6 and Fig. 5 in miniature, one command, a fixed budget a row.
+
+Teachers are trained once; every row then has its own stage 1 (shared where rows do not differ in
+it) and stage 2, the same number of steps, the same rooms and the same seeds. A folder that has
+begun goes on where it stopped. Next: evaluation/ablation.py lists the rows, ablation_run.py runs
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidllm_ros.cli.command import note, run_command
+
+
+def ablate(
+    out: Annotated[Path, typer.Option(help="Folder of the runs and the result.")],
+    budget_minutes: Annotated[
+        float, typer.Option(help="Wall time for everything; steps a row follow from it.")
+    ] = 360.0,
+    seeds: Annotated[str, typer.Option(help="Seeds, comma or space between.")] = "0,1,2",
+    rows: Annotated[str, typer.Option(help="table6, fig5, all, or names of rows.")] = "all",
+    recipes: Annotated[Path, typer.Option(help="Folder of the four recipes.")] = Path(
+        "config/train"
+    ),
+    changes: Annotated[
+        Path | None,
+        typer.Option(help="YAML of settings to change, by recipe or for all."),
+    ] = None,
+    data: Annotated[str, typer.Option(help="Folder of rendered rooms; else rendered.")] = "",
+    rooms: Annotated[int, typer.Option(help="Validation rooms a row is measured on.")] = 20,
+    steps: Annotated[
+        int, typer.Option(help="Steps of stage 2, instead of what the budget gives.")
+    ] = 0,
+    stop_after_minutes: Annotated[
+        float, typer.Option(help="Stop, saved, after this wall time; the same command goes on.")
+    ] = 0.0,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would run.")] = False,
+) -> None:
+    """Train and measure every row of an ablation within a budget."""
+    from vidllm_ros.cli.ablation_run import AblationRun, AblationSettings, read_changes
+    from vidllm_ros.evaluation.ablation import choose_rows
+
+    settings = AblationSettings(
+        out=out,
+        rows=choose_rows(rows),
+        seeds=parse_seed_list(seeds),
+        recipes=recipes,
+        changes=read_changes(changes, data),
+        rooms=rooms,
+        budget_s=60.0 * budget_minutes,
+        steps=steps,
+        stop_after_s=60.0 * stop_after_minutes,
+    )
+    run = AblationRun(settings)
+    note(run.describe())
+    if dry_run:
+        return
+    if run.train():
+        print(run.report())
+        note(f"{out}/ablation.md, ablation.json, ablation.png")
+    else:
+        note("stopped and saved; the same command goes on")
+
+
+def parse_seed_list(text: str) -> tuple[int, ...]:
+    """Read seeds.
+
+    Raises:
+        ValueError: they are not whole numbers.
+    """
+    parts = text.replace(",", " ").split()
+    if not parts or not all(part.isdigit() for part in parts):
+        raise ValueError(f"seeds: expected whole numbers such as 0,1,2, got {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(ablate, "ablate", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
