@@ -36,7 +36,7 @@ class Hits:
 
     Attributes:
         distance: multiple of the direction, (R,), inf where nothing is met.
-        faces: box * 6 + axis * 2 + side, (R,), int64; -1 where nothing is met.
+        faces: box * 6 + axis * 2 + side, (R,), int32; -1 where nothing is met.
     """
 
     distance: Tensor
@@ -108,7 +108,7 @@ class EmbreexCaster:
 
     def first_hits(self, origins: Tensor, directions: Tensor) -> Hits:
         found = self._scene.run(_array(origins), _array(directions), output=True)
-        triangle = torch.from_numpy(found["primID"]).to(torch.int64)
+        triangle = torch.from_numpy(found["primID"])
         distance = torch.from_numpy(found["tfar"]).masked_fill_(triangle < 0, torch.inf)
         return Hits(distance, triangle >> 1)  # -1 stays -1
 
@@ -136,7 +136,7 @@ class Open3dCaster:
     def first_hits(self, origins: Tensor, directions: Tensor) -> Hits:
         found = self._scene.cast_rays(self._rays(origins, directions), nthreads=self._threads)
         distance = torch.from_numpy(found["t_hit"].numpy())
-        triangle = torch.from_numpy(found["primitive_ids"].numpy().astype(np.int64))
+        triangle = torch.from_numpy(found["primitive_ids"].numpy().astype(np.int32))
         return Hits(distance, torch.where(torch.isinf(distance), -1, triangle >> 1))
 
     def is_blocked(self, origins: Tensor, directions: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ class TorchCaster:
             side = (sign.gather(1, pick)[:, 0]).long()
             face = box * 6 + axis.gather(1, pick)[:, 0].long() * 2 + side
             distances.append(distance)
-            faces.append(torch.where(torch.isinf(distance), -1, face))
+            faces.append(torch.where(torch.isinf(distance), -1, face).int())
         return Hits(torch.cat(distances), torch.cat(faces))
 
     def is_blocked(self, origins: Tensor, directions: Tensor) -> Tensor:

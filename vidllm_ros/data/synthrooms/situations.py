@@ -221,8 +221,8 @@ def offer_what(view: View, stand: Stand, rng: np.random.Generator) -> list[Asked
     for side, phrase in words.items():
         middle = SIDES.index(side) * math.pi / 2
         off = (stand.bearings - middle + math.pi) % (2 * math.pi) - math.pi
-        maybe = np.asarray(np.abs(off) < math.radians(60)).any(0).tolist()
-        items = [item for item, close in zip(view.objects, maybe, strict=True) if close]
+        maybe = np.flatnonzero((np.abs(off) < math.radians(60)).any(0))
+        items = [view.objects[int(row)] for row in maybe]
         labels = {item.label for item in items}
         firm = [item for item in items if sides[view.objects.index(item)] == side]
         if len(labels) == 1 and firm and stand.host not in items:

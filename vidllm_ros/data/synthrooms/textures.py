@@ -61,13 +61,18 @@ class NoiseTables:
 
     def cloud(self, x: Tensor, y: Tensor) -> Tensor:
         """Return smooth noise at table coordinates; neighbouring cells agree over about 16."""
-        column, row = x.floor().long() & (TILE - 1), y.floor().long() & (TILE - 1)
-        return self.smooth.index_select(0, row * TILE + column)
+        column, row = whole(x).bitwise_and_(TILE - 1), whole(y).bitwise_and_(TILE - 1)
+        return self.smooth.index_select(0, row.mul_(TILE).add_(column))
 
     def cell(self, i: Tensor, j: Tensor, seed: Tensor) -> Tensor:
         """Return one random number in [0, 1] for each integer cell."""
-        key = i.long() * 7919 + j.long() * 104729 + seed.long() * 1299709
-        return self.white.index_select(0, key & 65535)
+        key = i.int() * 7919 + j.int() * 104729 + seed.int() * 1299709  # overflow is welcome
+        return self.white.index_select(0, key.bitwise_and_(65535))
+
+
+def whole(values: Tensor) -> Tensor:
+    """Return the largest integers below; 32 bits, half the memory and time of 64."""
+    return values.floor().to(torch.int32)
 
 
 @lru_cache(maxsize=4)
