@@ -140,6 +140,7 @@ def test_chunks_change_nothing(chunk: int) -> None:
 
 @torch.inference_mode()
 def test_depth_and_points_have_documented_shapes_and_ranges() -> None:
+    torch.manual_seed(1)
     tokens = levels(3, 6, 24)
     depth = build_depth_head(config())(tokens, (2, 3), (28, 42))
     points = build_point_head(config())(tokens, (2, 3), (28, 42))

@@ -81,3 +81,22 @@ def test_chunking_changes_nothing():
     whole = module(levels(1, 5), GRID, SIZE, frames_chunk=5).depth
     parts = module(levels(1, 5), GRID, SIZE, frames_chunk=2).depth
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("full_size", [False, True])
+@pytest.mark.parametrize(("spread", "rtol"), [(0.1, 2e-5), (0.2, 1e-3)])
+def test_depth_without_bins_equals_the_literal_one(full_size, spread, rtol):
+    """Where the temperature is 0.02, logits reach 10^4 and either way rounds to 10^-3."""
+    torch.manual_seed(0)
+    config = VidLLMConfig(encoder={"hidden_size": 48}, metric_full_size=full_size, max_depth_m=6.0)
+    head = MetricDepth(config).eval()
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=spread)
+    levels = [torch.randn(2, 3, 12, 48) for _ in range(4)]
+    with torch.no_grad():
+        literal = head(levels, (3, 4), (42, 56), frames_chunk=2)
+        lean = head(levels, (3, 4), (42, 56), frames_chunk=4, keep_bins=False)
+    assert lean.probabilities is None
+    assert lean.centers is None
+    assert literal.depth.std() > 0.01
+    torch.testing.assert_close(lean.depth, literal.depth, rtol=rtol, atol=1e-5)

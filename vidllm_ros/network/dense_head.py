@@ -106,8 +106,8 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = functional.relu(x)
-        out = self.conv2(functional.relu(self.conv1(active)))
-        return out + (active if self.rectified else x)
+        out = self.conv2(functional.relu_(self.conv1(active)))
+        return out.add_(active if self.rectified else x)  # convolutions do not need their outputs
 
 
 class Fusion(nn.Module):
@@ -130,7 +130,7 @@ class Fusion(nn.Module):
     def mix(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """Everything before the resize and the 1x1 convolution."""
         if self.skip_unit is not None and skip is not None:
-            x = x + self.skip_unit(skip)
+            x = self.skip_unit(skip).add_(x)
         return self.out_unit(x)
 
 

@@ -68,7 +68,10 @@ def rotate(x: Tensor, tables: RotaryTables) -> Tensor:
     pairs = x.float().unflatten(-1, (2, 2, quarter))  # axis, partner, frequency
     first, second = pairs[..., :1, :], pairs[..., 1:, :]
     rotated = torch.cat(
-        [first * tables.cos - second * tables.sin, second * tables.cos + first * tables.sin],
+        [
+            torch.addcmul(first * tables.cos, second, tables.sin, value=-1),
+            torch.addcmul(second * tables.cos, first, tables.sin),
+        ],
         dim=-2,
     )
     return rotated.flatten(-3).to(x.dtype)
@@ -95,6 +98,10 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma
+
+    def add_to(self, base: Tensor, x: Tensor) -> Tensor:
+        """Return base + gamma * x in one pass over memory."""
+        return torch.addcmul(base, x, self.gamma.to(x.dtype))
 
 
 def _check_heads(dim: int, heads: int) -> int:
@@ -178,5 +185,5 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, layer_scale)
 
     def forward(self, x: Tensor, rotary: RotaryTables | None = None) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x), rotary))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        x = self.ls1.add_to(x, self.attn(self.norm1(x), rotary))
+        return self.ls2.add_to(x, self.mlp(self.norm2(x)))

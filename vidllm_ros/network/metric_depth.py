@@ -31,13 +31,13 @@ class MetricDepthOutput:
 
     Attributes:
         depth: (B, S, H, W), m, float32, inside [min_depth_m, max_depth_m].
-        probabilities: of the bins, (F, A, h', w').
-        centers: of the bins at every pixel, (F, A, h', w'), m.
+        probabilities: of the bins, (F, A, h', w'); None where they were not kept.
+        centers: of the bins at every pixel, (F, A, h', w'), m; likewise.
     """
 
     depth: Tensor
-    probabilities: Tensor
-    centers: Tensor
+    probabilities: Tensor | None
+    centers: Tensor | None
 
 
 def log_binomial(success: Tensor, temperature: Tensor, bins: int) -> Tensor:
@@ -55,13 +55,23 @@ def log_binomial(success: Tensor, temperature: Tensor, bins: int) -> Tensor:
     Returns:
         (F, A, h, w), sums to 1 over A.
     """
-    eps = 1e-7
-    index = torch.arange(bins, device=success.device, dtype=torch.float32).view(1, -1, 1, 1)
-    k, n = index + eps, bins - 1 + eps
-    log_choose = n * math.log(n) - k * k.log() - (n - k) * (n - k + eps).log()
-    hit, miss = success.clamp(1e-4, 1.0).log(), (1 - success).clamp(1e-4, 1.0).log()
+    index, log_choose = _binomial_table(bins, success.device).unbind()
+    index, log_choose = index.view(1, -1, 1, 1), log_choose.view(1, -1, 1, 1)
+    hit, miss = _log_odds(success)
     logits = log_choose + index * hit + (bins - 1 - index) * miss
     return torch.softmax(logits / temperature, dim=1)
+
+
+def _binomial_table(bins: int, device: torch.device) -> Tensor:
+    """Return the bins' numbers and the logs of their binomial coefficients, (2, A)."""
+    eps = 1e-7
+    index = torch.arange(bins, device=device, dtype=torch.float32)
+    k, n = index + eps, bins - 1 + eps
+    return torch.stack([index, n * math.log(n) - k * k.log() - (n - k) * (n - k + eps).log()])
+
+
+def _log_odds(success: Tensor) -> tuple[Tensor, Tensor]:
+    return success.clamp(1e-4, 1.0).log(), (1 - success).clamp(1e-4, 1.0).log()
 
 
 def _in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -146,6 +156,7 @@ class MetricDepth(nn.Module):
         grid: tuple[int, int],
         image_size: tuple[int, int],
         frames_chunk: int = 8,
+        keep_bins: bool = True,
     ) -> MetricDepthOutput:
         """Predict depth of every frame.
 
@@ -154,9 +165,20 @@ class MetricDepth(nn.Module):
             grid: (h, w), patches.
             image_size: (H, W), px.
             frames_chunk: frames decoded at a time: bounds memory, changes nothing else.
+            keep_bins: hand out probabilities and centres too; without, the same depth for less
+                (residual centres only: attractors need them).
         """
         batch, frames = levels[0].shape[:2]
         flat = [level.flatten(0, 1) for level in levels]
+        if not keep_bins and self.residual is not None:
+            chunks = [
+                self._depth_alone(
+                    [level[i : i + frames_chunk] for level in flat], grid, image_size
+                )
+                for i in range(0, batch * frames, frames_chunk)
+            ]
+            depth = torch.cat(chunks).reshape(batch, frames, *image_size)
+            return MetricDepthOutput(depth, None, None)
         parts = [
             self._predict(
                 [level[start : start + frames_chunk] for level in flat], grid, image_size
@@ -170,22 +192,57 @@ class MetricDepth(nn.Module):
         self, levels: list[Tensor], grid: tuple[int, int], image_size: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return depth (F, 1, H, W), probabilities and centers (F, A, h', w')."""
-        size = image_size if self.full_size else (8 * grid[0], 8 * grid[1])
-        decoded = self.decoder(levels, grid, size)
+        decoded = self.decoder(levels, grid, self._size(grid, image_size))
         pixel = functional.relu(self.pixel(decoded.final))  # F_i
-        raw = _in_float32(self.binomial, functional.gelu(self.hidden(pixel)))
-        p0, p1, t0, t1 = (functional.softplus(raw) + 1e-4).split(1, dim=1)
-        spread = MAX_TEMPERATURE - MIN_TEMPERATURE
-        temperature = MIN_TEMPERATURE + spread * t0 / (t0 + t1)
-        probabilities = log_binomial(p0 / (p0 + p1), temperature, self.bins)
+        success, temperature = self._binomial_of(pixel)
+        probabilities = log_binomial(success, temperature, self.bins)
         base = self.log_centers.float().exp().view(1, -1, 1, 1)
         if self.residual is not None:
             centers = base + _in_float32(self.residual, pixel)
         else:
             assert self.attractors is not None
             centers = self.attractors(base, decoded.bottleneck, decoded.fused)
-            centers = resize(centers, size)
+            centers = resize(centers, (pixel.shape[-2], pixel.shape[-1]))
         centers = centers.clamp(*self.range_m)
         depth = (probabilities * centers).sum(1, keepdim=True)
         depth = depth.clamp(*self.range_m)  # rounding of the sum may leave the range by one bit
         return resize(depth, image_size), probabilities, centers
+
+    def _size(self, grid: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
+        return image_size if self.full_size else (8 * grid[0], 8 * grid[1])
+
+    def _binomial_of(self, pixel: Tensor) -> tuple[Tensor, Tensor]:
+        """Return success and temperature of every pixel, (F, 1, h', w') each, float32."""
+        raw = _in_float32(self.binomial, functional.gelu(self.hidden(pixel)))
+        p0, p1, t0, t1 = (functional.softplus(raw) + 1e-4).split(1, dim=1)
+        spread = MAX_TEMPERATURE - MIN_TEMPERATURE
+        return p0 / (p0 + p1), MIN_TEMPERATURE + spread * t0 / (t0 + t1)
+
+    def _depth_alone(
+        self, levels: list[Tensor], grid: tuple[int, int], image_size: tuple[int, int]
+    ) -> Tensor:
+        """Return the depth of `_predict`, (F, 1, H, W), without keeping a bin.
+
+        The logits of all bins are (k, log C(k)) times two numbers a pixel, one product of inner
+        dimension two; what all bins share falls out of the softmax. One frame at a time, so that
+        its bins stay in cache.
+        """
+        decoded = self.decoder(levels, grid, self._size(grid, image_size))
+        pixel = functional.relu_(self.pixel(decoded.final))
+        success, temperature = self._binomial_of(pixel)
+        hit, miss = _log_odds(success)
+        table = _binomial_table(self.bins, pixel.device).T  # (A, 2)
+        numbers = torch.cat([hit - miss, torch.ones_like(hit)], dim=1) / temperature
+        assert self.residual is not None
+        assert self.residual.bias is not None
+        weight = self.residual.weight.float().flatten(1)  # (A, PIXEL_CHANNELS)
+        base = (self.log_centers.float().exp() + self.residual.bias.float())[:, None]
+        low, high = self.range_m
+        depth = torch.empty_like(success, dtype=torch.float32)
+        with torch.autocast(pixel.device.type, enabled=False):
+            for place, features, two in zip(
+                depth.flatten(1), pixel.flatten(2), numbers.float().flatten(2), strict=True
+            ):
+                centers = torch.addmm(base, weight, features.float()).clamp_(low, high)
+                place.copy_(centers.mul_(torch.softmax(table @ two, dim=0)).sum(0))
+        return resize(depth.clamp_(low, high), image_size)

@@ -39,6 +39,7 @@ from vidllm_ros.network.metric_geometry import (
     to_reconstruction,
 )
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
+from vidllm_ros.network.pose_refinement import refine_poses
 from vidllm_ros.structures import Answer, Frames, GroundedBox, Reconstruction, SceneContext
 
 # Livelier than VGGT's (0.01, 1e-6): this project trains from scratch on little data.
@@ -188,7 +189,9 @@ class VidLLM(PreTrainedModel):
             depth_confidence=depth.confidence,
             points=None if points is None else points.values,
             points_confidence=None if points is None else points.confidence,
-            metric_depth=self.metric_depth(seen, encoded.grid, size),
+            metric_depth=self.metric_depth(
+                seen, encoded.grid, size, keep_bins=torch.is_grad_enabled()
+            ),
             adapter=adapted,
             dense_frames=dense_frames,
             image_size=size,
@@ -285,7 +288,7 @@ class VidLLM(PreTrainedModel):
                 resized.images, resized.stamps_ns, self._encode_images
             )
             geometry = self.geometry_of(encoded, resized.images.shape[1:3])
-            metric = self.metric_geometry(geometry)
+            metric = self._refined(self.metric_geometry(geometry), resized)
             patches = self.scene_tokens(
                 geometry.adapter.semantic,
                 metric.depth,
@@ -294,6 +297,13 @@ class VidLLM(PreTrainedModel):
                 metric.valid,
             )
         return to_reconstruction(resized, metric, geometry.depth_confidence, patches)
+
+    def _refined(self, metric: MetricGeometry, frames: Frames) -> MetricGeometry:
+        """Correct the poses of one window by its images where the config asks for it."""
+        if self.config.pose_refinement == "none":
+            return metric
+        K = None if frames.K is None else frames.K[None]
+        return refine_poses(metric, frames.images[None], K, [frames.stamps_ns])
 
     def answer(self, scene: SceneContext, question: str, max_new_tokens: int = 32) -> Answer:
         """Answer a question; its boxes are the objects the question is about, best first.
