@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model that knows the truth scores full marks; one that knows nothing scores its baseline."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig
 
-from vidllm_ros.cli import evaluate as command
 from vidllm_ros.data.samples import Question, SceneSample
 from vidllm_ros.data.synthrooms import make_scene
 from vidllm_ros.evaluation import baselines as trivial
@@ -142,15 +139,3 @@ def test_baselines_are_means_and_modes(sample):
     assert answers.count(fitted.answer) == max(answers.count(a) for a in answers)
     with pytest.raises(ValueError, match="at least one training room"):
         trivial.fit_baselines([])
-
-
-def test_the_command_says_what_is_wrong(tmp_path, capsys):
-    common = ["--model", str(tmp_path), "--out", str(tmp_path / "r.json")]
-    assert command.main(["scannet", *common]) == 1
-    assert "expected one of" in capsys.readouterr().err
-    assert command.main(["synthrooms", *common, "--seeds", "5"]) == 1
-    assert "expected A:B" in capsys.readouterr().err
-    assert command.main(["synthrooms", *common, "--seeds", "5:3"]) == 1
-    assert "A below B" in capsys.readouterr().err
-    command.write_report(tmp_path / "deep" / "r.json", {"a": 1})
-    assert json.loads((tmp_path / "deep" / "r.json").read_text()) == {"a": 1}

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidllm_ros.cli.command import note, run_command
+from vidllm_ros.evaluation.benchmark_registry import BENCHMARKS
 
 if TYPE_CHECKING:
     from vidllm_ros.data.samples import Question, SceneSample
@@ -50,7 +51,7 @@ class Shard:
 
 
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="synthrooms, scanqa, nyuv2, ...: see below.")],
+    benchmark: Annotated[str, typer.Argument(help=f"One of {', '.join(BENCHMARKS)}.")],
     out: Annotated[Path, typer.Option(help="Report to write, JSON; the rest lies beside it.")],
     data: Annotated[
         Path | None, typer.Option(help="Folder of the published files; docs/evaluation.md.")

@@ -129,7 +129,9 @@ def load_predictor(name: str) -> Predictor:
         raise ImportError(f"predictor: expected {factory!r} in {module}, got none; check its name")
     predictor: Predictor = made()
     if not callable(getattr(predictor, "see", None)):
-        raise ValueError(f"predictor: expected {name} to make something with see(), got {made!r}")
+        raise ValueError(
+            f"predictor: expected {name} to make something with see(), got {predictor!r}"
+        )
     return predictor
 
 
