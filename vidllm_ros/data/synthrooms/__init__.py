@@ -5,8 +5,9 @@
     window = annotate_frames(sample, range(8))   # fewer frames, and questions they answer
 
 seed -> rooms.py (arrange.py, furniture.py, fixtures.py) -> walk.py -> render.py (raycast.py,
-textures.py, shading.py) -> view.py -> questions.py (spatial_questions.py), references.py ->
-scene.py -> storage.py.
+textures.py, shading.py) -> view.py -> questions.py (spatial_questions.py), references.py,
+situations.py -> scene.py -> storage.py. frozen.py holds the test split to what it was;
+published.py writes rooms in the formats of the real benchmarks.
 Next: scene.py.
 """
 
