@@ -241,6 +241,15 @@ def test_a_predictor_sees_aligned_pose_and_boxes(root):
     assert record == {"case_id": "0", "object_id": 0}
 
 
+def test_a_scene_without_the_target_names_the_utterance(root):
+    hand_made.write_frames(root, SCENE)
+    path = root / "scans" / SCENE / f"{SCENE}.aggregation.json"
+    hand_made.change_json(path, lambda value: value["segGroups"].pop(3))
+    cases = m.NR3D.load(root, "test")
+    with pytest.raises(AnnotationError, match=r"nr3d.csv: row 3 .*target_id: .*objectId"):
+        cases.open_scene(SCENE)
+
+
 def test_proposals_of_mask3d_reach_the_predictor(root):
     hand_made.write_frames(root, SCENE)
     cases = m.SCANREFER.load(root, "val")

@@ -40,7 +40,7 @@ from vidllm_ros.evaluation.benchmark_cases import (
     require_predictions,
 )
 from vidllm_ros.evaluation.grounding_metrics import best_iou, check_box, multi_f1
-from vidllm_ros.evaluation.predictor import Predictor, require_ability
+from vidllm_ros.evaluation.predictor import Predictor, SceneView, require_ability
 from vidllm_ros.evaluation.scannet_views import (
     FRAMES_LAYOUT,
     OpenScene,
@@ -118,7 +118,17 @@ def load_multi3drefer_cases(data_dir: Path, split: str) -> Cases:
 
 
 def load_referit3d_cases(data_dir: Path, split: str, name: str) -> Cases:
-    """Read Nr3D's or Sr3D's utterances."""
+    """Read Nr3D's or Sr3D's utterances; a scene that lacks a target is refused when opened."""
+    found = referit3d.load_referit3d(data_dir, name, split)
+    open_boxes = open_with_true_boxes(data_dir)
+
+    def open_scene(scene_id: str) -> SceneView:
+        scene = scannet_scene.read_scene(data_dir, scene_id)
+        for item in found:
+            if item.scene_id == scene_id:
+                scene.box(item.target_id, item.entry, "target_id")
+        return open_boxes(scene_id)
+
     items = [
         Case(
             str(item.row_id),
@@ -126,9 +136,9 @@ def load_referit3d_cases(data_dir: Path, split: str, name: str) -> Cases:
             {"phrase": item.utterance},
             ChoiceTruth(item.target_id, item.is_hard, item.is_view_dependent, item.was_understood),
         )
-        for item in referit3d.load_referit3d(data_dir, name, split)
+        for item in found
     ]
-    return cases_from_items(items, open_with_true_boxes(data_dir), split)
+    return cases_from_items(items, open_scene, split)
 
 
 def predict_box(predictor: Predictor, seen: Any, case: Case) -> Record:
