@@ -236,4 +236,4 @@ def cell(
     mean, spread, count = table[row][metric]
     text = f"{mean:.3f}" + (f" ± {spread:.3f}" if count > 1 else "")
     is_best = mean == (max(means) if is_more_better else min(means))
-    return f"**{text}**" if is_best and len(means) > 1 else text
+    return f"**{text}**" if is_best and len(set(means)) > 1 else text

@@ -4,8 +4,8 @@
 Public image-text teachers know the world's words; this one knows those of SynthRooms, by the same
 means: images and words are embedded apart and must find each other. Patches find the words for
 what they show, frames the list of what is in them, objects their captions. Source: CLIP's
-symmetric contrast, with equal texts counting as equal; patches and captions are ours (D34).
-Next: teachers.py, which uses the vision tower.
+symmetric contrast, with equal texts counting as equal; patches and captions are ours
+(docs/deviations.md). Next: teachers.py, which uses the vision tower.
 """
 
 from __future__ import annotations

@@ -47,13 +47,16 @@ class RenderedRooms:
 
     def room(self, seed: int) -> SceneSample:
         """Return a room, from the cache where it is there."""
-        data = self.data
-        if not data.cache:
-            return make_scene(seed, height=data.height, width=data.width)
-        file = Path(data.cache) / f"room{seed:07d}_{data.height}x{data.width}.npz"
+        file = Path(self.data.cache) / f"room{seed:07d}_{self.data.height}x{self.data.width}.npz"
+        if not self.data.cache:
+            return self.render(seed)
         if not file.is_file():
-            save_sample(file, make_scene(seed, height=data.height, width=data.width))
+            save_sample(file, self.render(seed))
         return load_sample(file)
+
+    def render(self, seed: int) -> SceneSample:
+        """Render a room on a core: the GPU, if there is one, is busy, and this may be a fork."""
+        return make_scene(seed, height=self.data.height, width=self.data.width, device="cpu")
 
 
 def build_source(data: DataRecipe) -> RoomFolder | RenderedRooms:

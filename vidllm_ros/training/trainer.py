@@ -217,6 +217,8 @@ class Trainer:
         )
 
     def _loop(self, last: int, until: float, log: RunLog, bar: Progress, task: TaskID) -> None:
+        if self.progress >= 1.0:  # a run that has ended stays as it is
+            return
         delay = 1 if self.accelerator.device.type == "cuda" else 0
         saved = validated = waited = time.monotonic()
         for batch in self._loader(last):

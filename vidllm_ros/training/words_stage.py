@@ -17,18 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from vidllm_ros.data.scene_batch import SceneBatch, Sentence
+from vidllm_ros.network.metric_geometry import MetricGeometry
 from vidllm_ros.network.patches3d import (
     ScenePatches,
     lift_patches,
     patch_center_depth,
     pool_voxels,
 )
+from vidllm_ros.network.pose_refinement import refine_poses
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.stage_output import StageOutput
 from vidllm_ros.training.words import Terms, box_targets, word_losses
 
+FRAME_NS = 100_000_000  # rendered rooms: ten frames a second
 LEARNING = ("projector", "language", "grounding", "box_features")
 
 
@@ -87,11 +90,20 @@ class WordsStage(nn.Module):
         )
         return StageOutput(terms.total, terms.values, len(scenes))
 
+    def _refined(self, metric: MetricGeometry, batch: SceneBatch) -> MetricGeometry:
+        """Correct the poses as the network does when it is used."""
+        if self.model.config.pose_refinement == "none":
+            return metric
+        images = (batch.images.movedim(2, -1) * 255.0).round().to(torch.uint8).cpu().numpy()
+        K = batch.K.double().cpu().numpy()
+        seconds = range(0, len(images[0]) * FRAME_NS, FRAME_NS)
+        return refine_poses(metric, images, K, [seconds] * len(images))
+
     @torch.no_grad()
     def look(self, batch: SceneBatch) -> list[PooledScene]:
         """Turn windows into pooled scenes by the network's own geometry."""
         output = self.model.geometry(batch.images)
-        metric = self.model.metric_geometry(output)
+        metric = self._refined(self.model.metric_geometry(output), batch)
         scene = self.model.scene_tokens(
             output.adapter.semantic,
             metric.depth,
