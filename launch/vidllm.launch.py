@@ -14,7 +14,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
@@ -80,11 +84,33 @@ def input_remappings(context: LaunchContext) -> list[tuple[str, str]]:
     return remappings
 
 
+def check_arguments(context: LaunchContext) -> None:
+    """Raise before anything is started; launch goes on with a mere warning, or half of it.
+
+    Raises:
+        FileNotFoundError: params_file is none.
+        ValueError: RViz is wanted and not installed.
+    """
+    params_file = Path(given(context, "params_file")).expanduser()
+    if not params_file.is_file():
+        raise FileNotFoundError(
+            f"params_file: expected a YAML file, got {params_file}, which does not exist"
+        )
+    if given(context, "rviz") == "true":
+        try:
+            get_package_prefix("rviz2")
+        except PackageNotFoundError as error:
+            raise ValueError(
+                "rviz: expected the package rviz2, found none; install it, or launch without"
+            ) from error
+
+
 def start(context: LaunchContext) -> list[Node]:
     """Build the processes once the arguments are known."""
+    check_arguments(context)
     namespace = given(context, "namespace")
     prefix = "/".join(["", *namespace.strip("/").split("/")]) if namespace.strip("/") else ""
-    parameters: list[Any] = [given(context, "params_file")]
+    parameters: list[Any] = [str(Path(given(context, "params_file")).expanduser())]
     overrides = parameter_overrides(context)
     if overrides:
         parameters.append(overrides)

@@ -38,6 +38,11 @@ def record(kind: str) -> Callable[..., SimpleNamespace]:
     return lambda *args, **kwargs: SimpleNamespace(kind=kind, args=args, **kwargs)
 
 
+def find_package(name: str) -> str:
+    """Stand in for a ROS installation without RViz."""
+    raise LookupError(name)
+
+
 @pytest.fixture
 def launch_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """Return the launch file, run over recorders."""
@@ -51,6 +56,11 @@ def launch_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setitem(sys.modules, "launch.substitutions", substitutions)
     index = ModuleType("ament_index_python.packages")
     index.get_package_share_directory = lambda _: str(tmp_path)  # type: ignore[attr-defined]
+    index.get_package_prefix = find_package  # type: ignore[attr-defined]
+    index.PackageNotFoundError = LookupError  # type: ignore[attr-defined]
+    (tmp_path / "config").mkdir()
+    for name in ("config/vidllm.yaml", "a.yaml"):
+        (tmp_path / name).write_text("")
     monkeypatch.setitem(sys.modules, "ament_index_python.packages", index)
     spec = importlib.util.spec_from_file_location("vidllm_launch", LAUNCH_FILE)
     assert spec is not None

@@ -45,12 +45,27 @@ def test_without_arguments_the_yaml_alone_decides(start: Start, launch_file: Mod
     assert node.ros_arguments == ["--log-level", "info"]
 
 
-def test_given_parameters_follow_the_yaml_with_their_types(start: Start) -> None:
+def test_given_parameters_follow_the_yaml_with_their_types(start: Start, tmp_path: Path) -> None:
+    params_file = str(tmp_path / "a.yaml")
     node, _ = start(
-        params_file="a.yaml", model="/w", device="cpu", autostart="false", use_sim_time="true"
+        params_file=params_file, model="/w", device="cpu", autostart="false", use_sim_time="true"
     )
     overrides = {"model": "/w", "device": "cpu", "autostart": False, "use_sim_time": True}
-    assert node.parameters == ["a.yaml", overrides]
+    assert node.parameters == [params_file, overrides]
+
+
+def test_a_missing_file_of_parameters_is_refused(start: Start) -> None:
+    with pytest.raises(FileNotFoundError, match="params_file: expected a YAML file, got /none"):
+        start(params_file="/none.yaml")
+
+
+def test_rviz_without_its_package_is_refused_before_the_node_starts(
+    start: Start, launch_file: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="rviz: expected the package rviz2"):
+        start(rviz="true")
+    monkeypatch.setattr(launch_file, "get_package_prefix", lambda _: "/opt/ros/jazzy")
+    assert len(start(rviz="true")) == 2
 
 
 def test_the_node_is_a_lifecycle_node_to_launch(start: Start) -> None:

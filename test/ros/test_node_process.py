@@ -118,6 +118,28 @@ def test_sigterm_in_the_middle_of_a_window(launch: Launch, ros: None) -> None:
     assert stop(node, signal.SIGTERM) < 5
 
 
+TWICE = """
+import os, signal, sys
+from vidllm_ros.ros.process import stop_event
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with stop_event() as stop:
+    if sys.argv[1] == "interrupted":
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_second_interrupt_does_not_kill_a_clean_end(launch: Launch) -> None:
+    ended = launch("-c", TWICE, "interrupted")
+    output, _ = ended.communicate(timeout=PATIENCE_S)
+    assert ended.returncode == 0, output
+    undisturbed = launch("-c", TWICE, "not")
+    output, _ = undisturbed.communicate(timeout=PATIENCE_S)
+    assert "KeyboardInterrupt" in output  # the earlier handler is back
+
+
 def test_play_record_and_ask_against_the_node(launch: Launch, tmp_path: Path) -> None:
     node = launch("-m", "vidllm_ros.ros.node", *node_arguments())
     out = tmp_path / "out"

@@ -2,8 +2,8 @@
 """Which profile Fast DDS should read, so that whole images and clouds fit its shared memory.
 
 Of raw 640 x 480 images at best effort, fewer than half arrived with the defaults on a busy machine
-and four fifths where the sender read config/fastdds.xml (docs/ros_interface.md). Whoever set a profile or
-transports of their own keeps them. Used by play.py and the launch file. Next: play.py.
+and four fifths where the sender read config/fastdds.xml (docs/ros_interface.md). Whoever set a
+profile or transports of their own keeps them. Used by play.py and the launch file. Next: play.py.
 """
 
 from __future__ import annotations

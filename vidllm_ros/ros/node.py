@@ -42,7 +42,7 @@ from vidllm_ros.ros.parameter_server import ParameterServer
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.process import (
     SpinningThread,
-    end_process_within,
+    end_process,
     ros_context,
     stop_event,
 )
@@ -54,7 +54,6 @@ from vidllm_ros.srv import SaveMap
 from vidllm_ros.streaming.session import SessionError, WindowResult
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-EXIT_GRACE_S = 1.5
 EXECUTOR_THREADS = 48
 """Bound, not cost: threads start when needed. 32 questions may wait, the rest keep answering."""
 
@@ -339,14 +338,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             while not stop.wait(0.2) and not spinning.ended.is_set():
                 pass
             node.get_logger().info("stopping")
-            has_ended = node.release()
+            node.release()
         if spinning.failed is not None:
             node.get_logger().fatal(f"stopped by {spinning.failed!r}")
         node.destroy_node()
     status = 0 if spinning.failed is None else 1
-    # A thread inside the network, or loading one, cannot be interrupted: end without it.
-    end_process_within(EXIT_GRACE_S if has_ended else 0.0, status)
-    return status
+    # All is released. A thread inside the network cannot be interrupted, and to take torch down
+    # module by module costs seconds on a busy machine (8 s seen; launch kills after 5): end here.
+    end_process(status)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import rclpy
 from rclpy.executors import Executor, SingleThreadedExecutor
@@ -23,7 +24,11 @@ from rclpy.utilities import remove_ros_args, try_shutdown
 
 @contextlib.contextmanager
 def stop_event() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set; earlier handlers come back afterwards."""
+    """Yield an event that SIGINT and SIGTERM set; earlier handlers come back afterwards.
+
+    But after one of them SIGINT stays ignored: a terminal and `ros2 launch` both send Ctrl-C, and
+    the second must not kill a process that is ending cleanly. SIGTERM still can.
+    """
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
@@ -32,6 +37,8 @@ def stop_event() -> Iterator[threading.Event]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+        if stop.is_set():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -44,24 +51,11 @@ def ros_context(argv: Sequence[str]) -> Iterator[list[str]]:
         try_shutdown()
 
 
-def end_process_within(seconds: float, status: int) -> None:
-    """End the process with this status even where a thread would keep it alive.
-
-    Args:
-        seconds: for the other threads to end by themselves; 0 ends at once.
-        status: of the process.
-    """
-
-    def end() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-    if seconds <= 0:
-        end()
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+def end_process(status: int) -> NoReturn:
+    """End the process with this status now, even where a thread would keep it alive."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class SpinningThread:
