@@ -15,10 +15,15 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).resolve().parent
 
 
-def requirements() -> list[str]:
-    """Return the lines of requirements.txt without comments."""
-    lines = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+def requirements(name: str = "requirements.txt") -> list[str]:
+    """Return the lines of a requirements file without comments."""
+    lines = (HERE / name).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def caption_metrics() -> list[str]:
+    """Return the extra [eval] as the development requirements pin it."""
+    return [line for line in requirements("requirements-dev.txt") if line.startswith("pycoco")]
 
 
 def text_of(tag: str) -> str:
@@ -34,5 +39,6 @@ setup(
     packages=find_packages(include=["vidllm_ros", "vidllm_ros.*"]),
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
+    extras_require={"eval": caption_metrics()},
     entry_points={"console_scripts": ["vidllm = vidllm_ros.cli.main:main"]},
 )

@@ -56,7 +56,7 @@ def load_scorers() -> dict[str, Any]:
     except ImportError as error:
         raise ImportError(
             f"pycocoevalcap: expected the package of caption metrics, got {error}; "
-            "install it: pip install pycocoevalcap==1.2 pycocotools"
+            "install the extra: pip install -e .[eval], or pycocoevalcap==1.2 with pycocotools"
         ) from error
     return {"bleu": Bleu, "rouge": Rouge, "cider": Cider, "meteor": Meteor, "ptb": PTBTokenizer}
 
