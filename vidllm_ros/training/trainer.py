@@ -14,8 +14,6 @@ import random
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,12 +30,14 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
+from vidllm_ros.training.batch_stream import From, stream_batches
 from vidllm_ros.training.checkpoint import CHECKPOINT, RunState, write_atomically
 from vidllm_ros.training.optimizer import Optimizer, WeightAverage
+from vidllm_ros.training.pending import Pending, stack_numbers, what_is_not_finite
 from vidllm_ros.training.random_state import RandomState
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.run_log import RunLog
@@ -47,54 +47,14 @@ SMOOTHING = 0.95
 AGREE_EVERY = 5
 
 
-@dataclass(frozen=True)
-class Pending:
-    """A step whose numbers may still be on their way from the GPU.
-
-    Attributes:
-        step, scenes, progress: after it.
-        seconds: of the run, when it was begun.
-        batch: what it learnt from.
-        numbers: loss, gradient norm and the terms in the order of `names`, (2 + T,).
-    """
-
-    step: int
-    scenes: int
-    progress: float
-    seconds: float
-    batch: Any
-    names: tuple[str, ...]
-    numbers: Tensor
-    measured: dict[str, float]
-
-
 class NotFiniteError(RuntimeError):
     """The loss or its gradient is not a number; the batch has been saved."""
-
-
-class From(Sampler[int]):
-    """Batch numbers from the first that has not been seen."""
-
-    def __init__(self, start: int, stop: int) -> None:
-        self.start, self.stop = start, stop
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.stop))
-
-    def __len__(self) -> int:
-        return max(self.stop - self.start, 0)
 
 
 def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """Ignore a signal sent to the whole group: the parent saves first and ends its workers."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 class Trainer:
@@ -203,28 +163,16 @@ class Trainer:
             disable=not self.accelerator.is_main_process,
         )
 
-    def _loader(self, last: int) -> DataLoader[Any]:
-        workers = self.recipe.data.workers
-        return DataLoader(
-            self.batches,
-            batch_size=None,
-            sampler=From(self.state.step, last),
-            num_workers=workers,
-            worker_init_fn=leave_signals_to_parent,
-            prefetch_factor=4 if workers else None,
-            pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # else every start would draw from the run's own
-        )
-
     def _loop(self, last: int, until: float, log: RunLog, bar: Progress, task: TaskID) -> None:
         if self.progress >= 1.0:  # a run that has ended stays as it is
             return
-        delay = 1 if self.accelerator.device.type == "cuda" else 0
+        is_gpu = self.accelerator.device.type == "cuda"
+        order, workers = From(self.state.step, last), self.recipe.data.workers
         saved = validated = waited = time.monotonic()
-        for batch in self._loader(last):
+        for batch in stream_batches(self.batches, order, workers, is_gpu):
             started = time.monotonic()
             self._step(batch.to(self.accelerator.device), started - waited)
-            self._settle(log, delay)
+            self._settle(log, delay=int(is_gpu))
             loss = self.state.smooth.get("loss", math.nan)
             bar.update(task, completed=self.state.step, loss=f"loss {loss:.3f}")
             finished = time.monotonic()
@@ -260,9 +208,7 @@ class Trainer:
             self.average.update(self.model)
         self.state.step += 1
         self.state.scenes += output.scenes * self.accelerator.num_processes
-        names = tuple(sorted(output.terms))
-        values = [output.loss.detach(), norm, *(output.terms[name] for name in names)]
-        numbers = torch.stack([torch.as_tensor(v, device=norm.device).float() for v in values])
+        names, numbers = stack_numbers(output.loss, norm, output.terms)
         if self.is_distributed:
             torch.distributed.all_reduce(numbers)
             numbers /= self.accelerator.num_processes
@@ -271,42 +217,30 @@ class Trainer:
             "data_s": waited_s,
             "step_s": time.monotonic() - started,
         }
-        self.pending.append(
-            Pending(
-                self.state.step,
-                self.state.scenes,
-                self.progress,
-                self.state.seconds,
-                batch,
-                names,
-                numbers,
-                measured,
-            )
-        )
+        self.pending.append(Pending(self._place(), batch, names, numbers, measured))
+
+    def _place(self) -> dict[str, float]:
+        return {
+            "step": self.state.step,
+            "scenes": self.state.scenes,
+            "seconds": round(self.state.seconds, 1),
+            "progress": round(self.progress, 4),
+        }
 
     def _settle(self, log: RunLog, delay: int = 0) -> None:
         """Read the numbers of all but the newest `delay` steps, check and log them."""
         while len(self.pending) > delay:
             done = self.pending.popleft()
-            loss, norm, *values = done.numbers.tolist()
-            if not math.isfinite(loss):
-                self._refuse(done.step - 1, done.batch, f"the loss is {loss}")
-            if not math.isfinite(norm):
-                self._refuse(done.step - 1, done.batch, f"the gradient's norm is {norm}")
-            terms = {"loss": loss, "gradient_norm": norm, **done.measured}
-            terms.update(zip(done.names, values, strict=True))
+            terms = done.read()
+            reason = what_is_not_finite(terms)
+            if reason:
+                self._refuse(done.step - 1, done.batch, reason)
             smooth = self.state.smooth
             for name, value in terms.items():
                 old = smooth.get(name, value)
                 smooth[name] = SMOOTHING * old + (1 - SMOOTHING) * value
             if done.step % self.recipe.log_every == 0:
-                place = {
-                    "step": done.step,
-                    "scenes": done.scenes,
-                    "seconds": round(done.seconds, 1),
-                    "progress": round(done.progress, 4),
-                }
-                log.row(place, smooth, terms)
+                log.row(done.place, smooth, terms)
 
     def _is_validation_due(self, seconds: float) -> bool:
         wanted = self.recipe.validation
@@ -325,12 +259,7 @@ class Trainer:
         finally:
             self.plain_stage.train()
             before.restore()
-        place = {
-            "step": self.state.step,
-            "scenes": self.state.scenes,
-            "seconds": round(self.state.seconds, 1),
-            "loss": round(self.state.smooth.get("loss", math.nan), 5),
-        }
+        place = {**self._place(), "loss": round(self.state.smooth.get("loss", math.nan), 5)}
         log.validated(place, result)
 
     def _agree(self) -> None:
