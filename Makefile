@@ -7,7 +7,7 @@ TOPIC ?=
 DEMO_ARGS ?=
 export PYTHON
 
-.PHONY: help setup demo test clean
+.PHONY: help setup demo test soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make demo INPUT=path   the same with your video, folder of images or rosbag2"
 	@echo "          TOPIC=/name  which camera of a rosbag2 that holds several"
 	@echo "make test              format, lint, types, package.xml, all tests"
+	@echo "make soak              ten minutes of camera and questions: memory must not grow (log/soak.json)"
 	@echo "make setup             only the environment; then: . scripts/env.sh"
 	@echo "make clean             remove everything these have made"
 	@echo "PYTHON=python3.12      with any of them: the interpreter to use (3.10 to 3.13)"
@@ -28,6 +29,9 @@ demo: setup
 
 test: setup
 	@scripts/check.sh
+
+soak: setup
+	@. scripts/env.sh && exec python scripts/soak.py $(SOAK_ARGS)
 
 clean:
 	rm -rf .venv build install log demo_out .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info

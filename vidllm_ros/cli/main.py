@@ -34,6 +34,9 @@ SUB_COMMANDS = {
         "infer", "Reconstruct a video and answer questions about it; needs no ROS."
     ),
     "demo": SubCommand("demo", "Play a camera to the node over ROS 2, ask it, draw what it saw."),
+    "doctor": SubCommand(
+        "doctor", "Look for what would keep the node from working here, with each fix."
+    ),
     "ask": SubCommand("ask", "Ask a running node through its /ask service."),
     "play": SubCommand("play", "Play a video, folder, bag or rendered room as a camera topic."),
     "train": SubCommand("train", "Train the network from a YAML file of settings."),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from pathlib import Path
 import torch
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
+from vidllm_ros.network.memory import free_bytes as memory_free_bytes
+from vidllm_ros.network.memory import needed_bytes
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.streaming.backend import Backend, StandInBackend
 
@@ -26,8 +27,6 @@ _PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_WORKING_ROOM = 1.5
-"""Memory the activations need, as a multiple of the weights; measured at nano and paper size."""
 
 
 class ModelError(Exception):
@@ -128,22 +127,9 @@ def release_memory(device: str) -> int:
     return memory_used_bytes(device)
 
 
-def memory_free_bytes(device: str) -> int:
-    """Bytes that are free on the device."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    with open("/proc/meminfo", encoding="ascii") as meminfo:
-        for line in meminfo:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-
-
 def _check_memory(folder: Path, device: torch.device, dtype: torch.dtype) -> None:
     """Raise if the weights and a window will not fit."""
-    on_disk = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    # Weights may be stored in half precision and are widened on loading.
-    needed = int(on_disk * (dtype.itemsize / 2) * (1 + _WORKING_ROOM))
+    needed = needed_bytes(folder, dtype)
     free = memory_free_bytes(str(device))
     if needed > free:
         raise ModelError(

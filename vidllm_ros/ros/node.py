@@ -22,6 +22,7 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
+from vidllm_ros.network.memory import free_bytes
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.callbacks import guarded, logged_transition
 from vidllm_ros.ros.conversions import describe_libraries
@@ -34,7 +35,6 @@ from vidllm_ros.ros.model_loading import (
     describe_memory,
     describe_torch,
     load_backend,
-    memory_free_bytes,
     memory_used_bytes,
     release_memory,
 )
@@ -129,7 +129,7 @@ class VidllmNode(LifecycleNode):
             is_paused=bool(inputs and inputs.is_paused),
             waiting_questions=self._questions.waiting,
             memory_bytes=memory_used_bytes(loaded.device if loaded else "cpu"),
-            free_bytes=memory_free_bytes(loaded.device if loaded else "cpu"),
+            free_bytes=free_bytes(loaded.device if loaded else "cpu"),
             frame_limit=engine.frame_limit if engine else None,
             listeners=outputs.listeners if outputs else 0,
             scale_check=engine.scale_check.words if engine else "",

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each thing that can be wrong is found, named with its fix, and counted in the exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vidllm_ros.cli import doctor, doctor_camera, doctor_machine
+from vidllm_ros.cli.doctor_camera import check_camera, judge
+from vidllm_ros.cli.doctor_findings import Finding, Level
+
+IMAGE = "sensor_msgs/msg/Image"
+CAMERA = {
+    "node": "camera",
+    "type": IMAGE,
+    "reliability": "best_effort",
+    "fits": True,
+    "reason": "",
+}
+GOOD: dict[str, Any] = {
+    "topic": "/image",
+    "wanted_type": IMAGE,
+    "seconds": 3.0,
+    "publishers": [CAMERA],
+    "elsewhere": [],
+    "frames": 30,
+    "rate_hz": 10.0,
+    "frame": {
+        "encoding": "rgb8",
+        "frame_id": "cam",
+        "age_s": 0.02,
+        "width": 64,
+        "height": 48,
+        "problem": "",
+    },
+    "camera_info": {
+        "width": 64,
+        "height": 48,
+        "is_calibrated": True,
+        "frame_id": "cam",
+        "problem": "",
+    },
+    "parent": "base_link",
+    "transforms": 3,
+    "ask_service": True,
+}
+
+
+def found(what: str, **changes: Any) -> Finding:
+    heard = dict(GOOD)
+    for key, value in changes.items():
+        old = GOOD[key]
+        merges = isinstance(old, dict) and isinstance(value, dict)
+        heard[key] = {**old, **value} if merges else value
+    return next(finding for finding in judge(heard) if finding.what == what)
+
+
+def test_a_good_camera_is_all_well() -> None:
+    assert {finding.level for finding in judge(GOOD)} == {Level.OK}
+    assert len(list(judge(GOOD))) == 5
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "level", "words"),
+    [
+        ("publishers", {"publishers": []}, "fail", "nobody publishes /image"),
+        (
+            "publishers",
+            {"publishers": [], "elsewhere": ["/a"]},
+            "fail",
+            "remap image to one of /a",
+        ),
+        ("publishers", {"publishers": [{**CAMERA, "type": "x/msg/Y"}]}, "fail", "carries x/msg/Y"),
+        (
+            "publishers",
+            {"publishers": [{**CAMERA, "fits": False, "reason": "DURABILITY"}]},
+            "fail",
+            "incompatible QoS: DURABILITY",
+        ),
+        ("publishers", {"frames": 0}, "fail", "sent nothing in 3 s"),
+        ("publishers", {"publishers": [CAMERA, CAMERA]}, "warn", "keep one"),
+        ("frames", {"frame": {"problem": "step: torn"}}, "fail", "step: torn"),
+        ("frames", {"frame": {"age_s": 9.0}}, "warn", "use_sim_time"),
+        ("frames", {"frame": {"age_s": -9.0}}, "warn", "9.0 s before their stamp"),
+        ("frames", {"frame": {"frame_id": ""}}, "warn", "without a frame_id"),
+        ("frames", {"rate_hz": 0.5}, "warn", "0.5 Hz"),
+        ("camera_info", {"camera_info": None}, "warn", "none: intrinsics are estimated"),
+        ("camera_info", {"camera_info": {"is_calibrated": False}}, "warn", "uncalibrated"),
+        ("camera_info", {"camera_info": {"width": 32}}, "fail", "is for 32x48, frames are 64x48"),
+        ("camera_info", {"camera_info": {"frame_id": "b"}}, "warn", "not that of the images"),
+        ("camera_info", {"camera_info": {"problem": "D: 3 values"}}, "warn", "D: 3 values"),
+        ("tf", {"parent": ""}, "warn", "cam is in no tree"),
+        ("tf", {"parent": "", "transforms": 0}, "ok", "no TF here"),
+        ("node", {"ask_service": False}, "warn", "vidllm.launch.py"),
+    ],
+)
+def test_each_fault_has_its_line(
+    what: str, changes: dict[str, Any], level: str, words: str
+) -> None:
+    finding = found(what, **changes)
+    assert finding.level.value == level
+    assert words in f"{finding.words}; {finding.fix}"
+    assert "\n" not in finding.words + finding.fix
+    assert finding.fix or finding.level is Level.OK
+
+
+def test_without_ros_it_says_what_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_machine, "find_spec", lambda _: None)
+    monkeypatch.setattr(doctor_camera, "find_spec", lambda _: None)
+    assert doctor_machine.check_ros().level is Level.SKIPPED
+    (finding,) = check_camera("/image", "", False, 1.0)
+    assert finding.level is Level.SKIPPED
+    (finding,) = check_camera("", "", False, 1.0)
+    assert "--image" in finding.fix
+
+
+def test_damaged_weights_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nano = Path(__file__).resolve().parents[2] / "models" / "vidllm-nano"
+    broken = tmp_path / "broken"
+    shutil.copytree(nano, broken)
+    shard = sorted(broken.glob("*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:1000])
+    assert doctor.main(["--model", str(broken), "--device", "cpu", "--json"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (weights,) = [line for line in lines if line["what"] == "weights"]
+    assert weights["level"] == "fail"
+    assert "truncated or damaged" in weights["words"]
+
+
+def test_the_bundled_model_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main(["--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "M parameters, boxes from score" in out
+    assert "MiB needed" in out
+    assert "fail" not in out
+
+
+def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(2**20))
+    monkeypatch.setattr("vidllm_ros.network.memory.free_bytes", lambda _: 2**20)
+    finding = doctor_machine.check_memory(tmp_path, "cpu")
+    assert (finding.level, finding.words) == (
+        Level.FAIL,
+        "5 MiB needed, 1 MiB free on cpu",
+    )
+
+
+@pytest.mark.parametrize(("code", "level"), [("pass", "ok"), ("import no_such_numpy", "warn")])
+def test_cv_bridge_is_tried_in_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, code: str, level: str
+) -> None:
+    monkeypatch.setattr(doctor_machine, "find_spec", lambda _: object())
+    monkeypatch.setattr(doctor_machine, "_CV_BRIDGE", code)
+    assert doctor_machine.check_numpy().level.value == level
+
+
+def test_a_gpu_that_is_not_there_fails() -> None:
+    findings = list(doctor_machine.check_machine(None, "cuda:99"))
+    device = next(finding for finding in findings if finding.what == "device")
+    assert device.level is Level.FAIL

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models that are none, memory that runs out, states that change under way: said, and survived."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("rclpy")
+
+from lifecycle_msgs.msg import Transition
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from ros_harness import HeldBackend, wait_until
+
+from vidllm_ros.ros import topics
+from vidllm_ros.ros.model_loading import memory_used_bytes, release_memory
+from vidllm_ros.srv import Ask
+from vidllm_ros.structures import Frames, Reconstruction
+
+pytestmark = pytest.mark.ros
+CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
+ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
+NANO = Path(__file__).resolve().parents[2] / "models" / "vidllm-nano"
+
+
+def missing(folder: Path) -> Path:
+    return folder / "nowhere"
+
+
+def truncated(folder: Path) -> Path:
+    copy = folder / "truncated"
+    shutil.copytree(NANO, copy)
+    shard = sorted(copy.glob("*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    return copy
+
+
+def without_a_shard(folder: Path) -> Path:
+    copy = folder / "partial"
+    shutil.copytree(NANO, copy)
+    sorted(copy.glob("*.safetensors"))[0].unlink()
+    return copy
+
+
+def foreign(folder: Path) -> Path:
+    copy = folder / "foreign"
+    copy.mkdir()
+    (copy / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (copy / "tokenizer.json").write_text("{}")
+    return copy
+
+
+def not_json(folder: Path) -> Path:
+    copy = folder / "torn"
+    shutil.copytree(NANO, copy)
+    (copy / "config.json").write_text('{"model_type": "vid')
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (missing, "expected a folder of weights or a bundled name"),
+        (truncated, "got a truncated or damaged file"),
+        (without_a_shard, "copy the whole folder"),
+        (foreign, "expected model_type 'vidllm'"),
+        (not_json, "expected JSON in"),
+    ],
+)
+def test_a_model_that_is_none_is_a_failure_in_words(
+    start: Callable[..., Any], tmp_path: Path, make: Callable[[Path], Path], words: str
+) -> None:
+    harness = start(autostart=False, backend="vidllm", model=str(make(tmp_path)), device="cpu")
+    assert not harness.change(CONFIGURE)
+    assert words in harness.wait_said("configure: model: ")
+    assert harness.state == "unconfigured"
+    assert harness.set_parameter("backend", "standin").successful
+    assert harness.change(CONFIGURE)  # the node itself is well
+
+
+def test_autostart_says_what_to_do_after_the_fix(
+    start: Callable[..., Any], tmp_path: Path
+) -> None:
+    harness = start(backend="vidllm", model=str(missing(tmp_path)), device="cpu")
+    harness.wait_said("not started; after the fix: ros2 lifecycle set /vidllm configure")
+    assert harness.state == "unconfigured"
+
+
+def test_out_of_memory_takes_a_smaller_step(
+    start: Callable[..., Any], held: HeldBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = HeldBackend.reconstruct
+
+    def small(self: HeldBackend, frames: Frames) -> Reconstruction:
+        if len(frames) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(self, frames)
+
+    monkeypatch.setattr(HeldBackend, "reconstruct", small)
+    harness = start(window_size=8, window_min_frames=8)
+    harness.wait_active()
+    heard = harness.listen(topics.DIAGNOSTICS)
+    harness.feed(8)
+    line = harness.wait_said("out of memory with 8 frames (CUDA out of memory")
+    assert "going on with 4 a window; a smaller window_size" in line
+    harness.wait_windows(1)
+    newest = harness.node._engine._session.newest
+    assert len(newest.reconstruction.stamps_ns) == 4
+    assert newest.reconstruction.stamps_ns[-1] == harness.stamp_ns
+    harness.feed(2)
+    harness.wait_windows(2)
+    assert harness.node._engine._session.newest.world_index == 0  # still joined to the map
+    wait_until(
+        lambda: any("it ran out: 4 frames a window now" in s.message for s in heard[-1].status),
+        "the diagnostic says it",
+    )
+    assert harness.ask("are you well?").success
+
+
+def test_cleanup_in_the_middle_of_a_window_and_a_question(
+    start: Callable[..., Any], held: HeldBackend
+) -> None:
+    harness = start()
+    harness.wait_active()
+    harness.feed(4)
+    harness.wait_windows(1)
+    held.may_reconstruct.clear()
+    harness.feed(2)
+    wait_until(held.inside.is_set, "a window is being computed")
+    wait = harness.start_call(
+        topics.ASK.type, topics.ASK.name, topics.ASK.type.Request(question="?")
+    )
+    wait_until(lambda: harness.node._questions.waiting == 1, "a question waits")
+    assert harness.change(DEACTIVATE)
+    assert wait().error_code == Ask.Response.INACTIVE
+    assert harness.change(CLEANUP)
+    harness.wait_said("the network is inside a window and cannot be interrupted")
+    harness.wait_said("MiB given back on cpu")
+    held.may_reconstruct.set()
+    assert harness.change(CONFIGURE)
+    assert harness.change(ACTIVATE)
+    done = harness.windows()
+    harness.feed(4)
+    harness.wait_windows(done + 1)
+
+
+def test_twenty_rounds_without_growth(start: Callable[..., Any]) -> None:
+    harness = start(autostart=False)
+    used = []
+    for turn in range(20):
+        for transition in (CONFIGURE, ACTIVATE):
+            assert harness.change(transition)
+        if turn % 5 == 0:
+            harness.feed(4)
+            wait_until(lambda: harness.node._engine.windows_done, "a window")
+        for transition in (DEACTIVATE, CLEANUP):
+            assert harness.change(transition)
+        gc.collect()
+        used.append(release_memory("cpu"))
+    lines = [line for line in harness.said() if "MiB given back on cpu" in line]
+    assert len(lines) == 20
+    # The tester's own DDS keeps some tenths of a MiB a round; the node alone 0.02.
+    assert used[-1] - used[9] < 12 * 2**20
+    assert harness.node._managed_entities == set()
+    assert not [t for t in threading.enumerate() if t.name == "vidllm-worker"]
+
+
+def test_the_models_memory_comes_back(start: Callable[..., Any]) -> None:
+    harness = start(autostart=False, backend="vidllm", model="vidllm-nano", device="cpu")
+    for _ in range(2):  # the first round also loads libraries, which stay
+        assert harness.change(CONFIGURE)
+        held = memory_used_bytes("cpu")
+        assert harness.change(CLEANUP)
+    weights = sum(file.stat().st_size for file in NANO.glob("*.safetensors"))
+    line = harness.wait_said("MiB given back on cpu")
+    given_back = float(line.split("cleanup: ")[1].split(" MiB")[0]) * 2**20
+    assert given_back > 0.5 * weights
+    assert memory_used_bytes("cpu") < held
+
+
+def test_a_storm_of_parameters_at_once(start: Callable[..., Any], held: HeldBackend) -> None:
+    harness = start()
+    harness.wait_active()
+    held.may_reconstruct.clear()
+    harness.feed(4)
+    wait_until(held.inside.is_set, "a window is being computed")
+    waits = []
+    for i in range(60):
+        value = Parameter("stale_after_s", value=float(i - 10)).to_parameter_msg()
+        request = SetParameters.Request(parameters=[value])
+        waits.append(harness.start_call(SetParameters, "~/set_parameters", request))
+    results = [wait().results[0] for wait in waits]
+    refused = [result.reason for result in results if not result.successful]
+    assert len(refused) == 11  # -10 to 0
+    assert all("stale_after_s" in reason for reason in refused)
+    assert harness.node._current().stale_after_s == 49.0
+    held.may_reconstruct.set()
+    harness.wait_windows(1)

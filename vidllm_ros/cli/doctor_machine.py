@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `vidllm doctor` looks at without ROS: torch, GPU, weights, memory, NumPy and cv_bridge.
+
+Each check returns one finding and raises nothing. cv_bridge is imported in a process of its own:
+one built for NumPy 1 may end the interpreter under NumPy 2. Next: doctor_camera.py.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from vidllm_ros.cli.backends import bundled_model, choose_device
+from vidllm_ros.cli.command import UserError, one_sentence
+from vidllm_ros.cli.doctor_findings import Finding, fail, ok, skipped, warn
+
+_IMPORT_S = 60.0
+_CV_BRIDGE = """
+import numpy as np
+from cv_bridge import CvBridge
+bridge = CvBridge()
+bridge.imgmsg_to_cv2(bridge.cv2_to_imgmsg(np.zeros((2, 2, 3), np.uint8), "rgb8"), "bgr8")
+"""
+
+
+def check_machine(model: Path | None, device: str) -> Iterator[Finding]:
+    """Look at everything that needs no camera.
+
+    Args:
+        model: folder of weights; None is the bundled one.
+        device: as the commands take it.
+    """
+    yield check_torch()
+    try:
+        where = choose_device(device)
+        yield ok("device", where)
+    except UserError as error:
+        where = "cpu"
+        yield fail("device", one_sentence(error), "the rest is checked for the CPU")
+    try:
+        folder = bundled_model() if model is None else model
+    except UserError as error:
+        yield fail("weights", one_sentence(error), "git lfs pull, or copy models/ whole")
+    else:
+        yield check_memory(folder, where)
+        yield check_weights(folder)
+    yield check_numpy()
+    yield check_ros()
+
+
+def check_torch() -> Finding:
+    """Say which torch this is, and whether it sees the GPU that is there."""
+    import torch
+
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    words = f"{torch.__version__}, {built}"
+    if torch.cuda.is_available():
+        names = ", ".join(
+            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+        )
+        return ok("torch", f"{words}, sees {names}")
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return ok("torch", f"{words}; there is no NVIDIA GPU, the CPU computes")
+    if torch.version.cuda is None:
+        fix = "install a CUDA build: https://pytorch.org/get-started/locally"
+    else:
+        fix = "check nvidia-smi; in a container, start it with --gpus all"
+    return warn("torch", f"{words}; there is a GPU and torch does not see it", fix)
+
+
+def check_memory(folder: Path, device: str) -> Finding:
+    """Hold what the model needs against what is free."""
+    import torch
+
+    from vidllm_ros.network.memory import free_bytes, needed_bytes
+
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    needed, free = needed_bytes(folder, dtype), free_bytes(device)
+    words = f"{needed / 2**20:.0f} MiB needed, {free / 2**20:.0f} MiB free on {device}"
+    if needed > free:
+        return fail("memory", words, "take a smaller model or another device")
+    if 2 * needed > free:
+        return warn("memory", words, "a smaller window_size leaves more room")
+    return ok("memory", words)
+
+
+def check_weights(folder: Path) -> Finding:
+    """Load the weights, as the node will."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from vidllm_ros.network.checkpoint import load_vidllm
+
+    disable_progress_bar()
+    try:
+        network = load_vidllm(folder)
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        return fail("weights", one_sentence(error), "copy the folder again, or name another")
+    count = sum(parameter.numel() for parameter in network.parameters())
+    threshold = network.config.grounding_threshold
+    words = f"{folder}: {count / 1e6:.1f} M parameters, boxes from score {threshold:g}"
+    return ok("weights", words)
+
+
+def check_numpy() -> Finding:
+    """See whether cv_bridge and this NumPy belong together."""
+    numpy = f"NumPy {version('numpy')}"
+    if find_spec("cv_bridge") is None:
+        return ok("cv_bridge", f"not installed ({numpy}); the node converts images itself")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _CV_BRIDGE],
+            capture_output=True,
+            text=True,
+            timeout=_IMPORT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return warn("cv_bridge", f"no answer in {_IMPORT_S:g} s", "the node may start slowly")
+    if done.returncode == 0:
+        return ok("cv_bridge", f"works with {numpy}")
+    last = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    fix = "the node converts images itself; for other nodes: pip install 'numpy<2'"
+    return warn("cv_bridge", f"built for another NumPy than {numpy} ({last[:200]})", fix)
+
+
+def check_ros() -> Finding:
+    """See whether ROS 2 and the generated messages are on the path."""
+    fix = "source a ROS 2 Jazzy installation, or . scripts/env.sh"
+    if find_spec("rclpy") is None:
+        return skipped("ros", "no rclpy: camera, TF and QoS cannot be looked at", fix)
+    if find_spec("vidllm_ros.msg") is None:
+        return fail("ros", "rclpy is there, the messages of vidllm_ros are not", "colcon build")
+    return ok("ros", "rclpy and the messages are there")
