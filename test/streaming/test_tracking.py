@@ -2,13 +2,21 @@
 """Objects keep their names over windows, and go when they are gone rather than out of view."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from vidllm_ros.geometry.boxes import oriented_iou_matrix
 from vidllm_ros.geometry.camera import K_from_fov
 from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL
-from vidllm_ros.streaming.tracking import ObjectTracker, TrackingSettings, View
+from vidllm_ros.streaming.tracking import (
+    ObjectTracker,
+    TrackingSettings,
+    View,
+    likeness,
+    suppress_twins,
+)
 from vidllm_ros.structures import GroundedBox
 
 
@@ -145,3 +153,68 @@ def test_box_of_an_answer_gets_the_name_and_teaches_nothing():
 
 def test_label_without_letters_still_makes_a_name():
     assert ids(ObjectTracker().update([box("?!")], 1)) == ["object_1"]
+
+
+def random_boxes(count, seed):
+    rng = np.random.default_rng(seed)
+    quat = rng.normal(size=(count, 4))
+    quat /= np.linalg.norm(quat, axis=1, keepdims=True)
+    return [
+        GroundedBox(
+            str(rng.choice(["chair", "table"])), float(rng.uniform()), rng.uniform(-1, 1, 3),
+            rng.uniform(0.2, 1.5, 3), quat[i] * np.sign(quat[i, 3]),
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def test_ruling_pairs_out_changes_nothing():
+    """The plain twin clips every pair of boxes."""
+    settings = TrackingSettings()
+    a, b = random_boxes(25, 0), random_boxes(30, 1)
+    got = likeness(a, b, settings)
+    overlap = oriented_iou_matrix(a, b)
+    for i, box_a in enumerate(a):
+        for j, box_b in enumerate(b):
+            reach = 0.4 * (np.linalg.norm(box_a.size) + np.linalg.norm(box_b.size)) / 2
+            near = max(0.0, 1 - np.linalg.norm(box_a.center - box_b.center) / reach)
+            same = box_a.label == box_b.label
+            is_one = (overlap[i, j] >= 0.15 or near > 0) if same else overlap[i, j] >= 0.5
+            want = overlap[i, j] + near + same if is_one else 0.0
+            assert got[i, j] == pytest.approx(want, abs=1e-9)
+    ordered = sorted(a, key=lambda box: -box.score)
+    every = oriented_iou_matrix(ordered, ordered)
+    kept = []
+    for i, box in enumerate(ordered):
+        if all(every[i, j] < (0.15 if ordered[j].label == box.label else 0.5) for j in kept):
+            kept.append(i)
+    assert suppress_twins(a, settings) == tuple(ordered[i] for i in kept)
+    assert likeness([], b, settings).shape == (0, 30)
+    assert suppress_twins([], settings) == ()
+
+
+def test_noisy_boxes_keep_their_names():
+    """Eight objects, 60 windows: boxes 10 cm and 15 % off, one in five missed."""
+    rng = np.random.default_rng(0)
+    centers = np.array([[1.2 * (i % 4), 1.5 * (i // 4), 0.4] for i in range(8)])
+    tracker = ObjectTracker()
+    ids = [[] for _ in centers]
+    for window in range(60):
+        seen = [i for i in range(8) if rng.uniform() > 0.2]
+        boxes = [
+            GroundedBox(
+                "chair", float(rng.uniform(0.4, 1)), centers[i] + rng.normal(0, 0.1, 3),
+                np.array([0.5, 0.5, 0.8]) * np.exp(rng.normal(0, 0.15, 3)),
+            )
+            for i in seen
+        ]  # fmt: skip
+        objects = tracker.update(boxes, window)
+        for i, center in enumerate(centers):
+            near = [b for b in objects if np.linalg.norm(b.center - center) < 0.5]
+            if near:
+                ids[i].append(min(near, key=lambda b: np.linalg.norm(b.center - center)).object_id)
+    switches = sum(a != b for names in ids for a, b in pairwise(names))
+    assert switches <= 2
+    assert len(tracker.objects) <= 10
+    for box in tracker.objects[:8]:
+        assert np.linalg.norm(centers - box.center, axis=1).min() < 0.15  # merged: better than one

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from vidllm_ros.geometry.boxes import oriented_iou_matrix
+from vidllm_ros.geometry.boxes import aabb_of, oriented_iou
 from vidllm_ros.geometry.transforms import invert_transform, transform_points
 from vidllm_ros.structures import GroundedBox
 
@@ -189,8 +189,9 @@ def likeness(
     boxes_a: Sequence[GroundedBox], boxes_b: Sequence[GroundedBox], settings: TrackingSettings
 ) -> Float64:
     """How far each pair is one object, (A, B): 0 means not, 3 is one box twice."""
-    overlap = oriented_iou_matrix(list(boxes_a), list(boxes_b))
-    same = np.array([[a.label == b.label for b in boxes_b] for a in boxes_a], bool)
+    if not boxes_a or not boxes_b:
+        return np.zeros((len(boxes_a), len(boxes_b)))
+    same = _same_label(boxes_a, boxes_b)
     center_a, center_b = (np.array([b.center for b in boxes]) for boxes in (boxes_a, boxes_b))
     reach_a, reach_b = (
         np.array([np.linalg.norm(b.size) for b in boxes]) for boxes in (boxes_a, boxes_b)
@@ -198,6 +199,8 @@ def likeness(
     reach = settings.center_share * (reach_a[:, None] + reach_b[None]) / 2
     apart = np.linalg.norm(center_a[:, None] - center_b[None], axis=-1)
     near = np.clip(1 - apart / np.maximum(reach, 1e-9), 0, 1)
+    least = np.where(same & (near == 0), settings.same_label_iou, settings.other_label_iou)
+    overlap = _overlaps(boxes_a, boxes_b, np.where(same & (near > 0), 0.0, least))
     is_one = same & ((overlap >= settings.same_label_iou) | (near > 0))
     is_one |= ~same & (overlap >= settings.other_label_iou)
     return np.where(is_one, overlap + near + same, 0.0)
@@ -208,7 +211,12 @@ def suppress_twins(
 ) -> tuple[GroundedBox, ...]:
     """Drop boxes that show what a surer box of the same window shows."""
     ordered = sorted(boxes, key=lambda box: -box.score)
-    overlap = oriented_iou_matrix(ordered, ordered)
+    if not ordered:
+        return ()
+    same = _same_label(ordered, ordered)
+    wanted = np.where(same, settings.same_label_iou, settings.other_label_iou)
+    wanted[np.triu_indices(len(ordered))] = np.inf  # each pair once: surer boxes come first
+    overlap = _overlaps(ordered, ordered, wanted)
     kept: list[int] = []
     for i, box in enumerate(ordered):
         limits = (
@@ -218,6 +226,36 @@ def suppress_twins(
         if all(overlap[i, j] < limit for j, limit in zip(kept, limits, strict=True)):
             kept.append(i)
     return tuple(ordered[i] for i in kept)
+
+
+def _same_label(
+    boxes_a: Sequence[GroundedBox], boxes_b: Sequence[GroundedBox]
+) -> NDArray[np.bool_]:
+    return np.array([[a.label == b.label for b in boxes_b] for a in boxes_a], bool)
+
+
+def _overlaps(
+    boxes_a: Sequence[GroundedBox], boxes_b: Sequence[GroundedBox], least: Float64
+) -> Float64:
+    """Return the exact overlap of the pairs that may reach `least`, (A, B), and 0 for others.
+
+    Bounds share at least what the boxes share, and the boxes have at least their own volume: so
+    most pairs are ruled out at once, and clipping boxes against each other is for the rest.
+    """
+    bounds_a, bounds_b = (np.array([aabb_of(b) for b in boxes]) for boxes in (boxes_a, boxes_b))
+    low = np.maximum(bounds_a[:, None, :3], bounds_b[None, :, :3])
+    high = np.minimum(bounds_a[:, None, 3:], bounds_b[None, :, 3:])
+    volume_a, volume_b = (
+        np.array([np.prod(np.asarray(b.size, float)) for b in boxes])
+        for boxes in (boxes_a, boxes_b)
+    )
+    shared = np.clip(high - low, 0, None).prod(axis=-1)
+    shared = np.minimum(shared, np.minimum(volume_a[:, None], volume_b[None]))
+    most = shared / np.maximum(volume_a[:, None] + volume_b[None] - shared, 1e-12)
+    overlap = np.zeros(most.shape)
+    for i, j in np.argwhere((most > 0) & (most >= least - 1e-9)):
+        overlap[i, j] = oriented_iou(boxes_a[i], boxes_b[j])
+    return overlap
 
 
 def _id_order(object_id: str) -> tuple[str, int]:
