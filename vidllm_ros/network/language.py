@@ -261,6 +261,19 @@ class SceneLanguageModel(nn.Module):
         return logits
 
 
+def next_token(language: SceneLanguageModel, prefix: ScenePrefix, ids: Tensor) -> Tensor:
+    """Return the logits after `ids`, (1, V), from a scene read before; the prefix stays."""
+    try:
+        hidden = language.model.base_model(
+            inputs_embeds=language.model.get_input_embeddings()(ids),
+            past_key_values=prefix.cache,
+            use_cache=True,
+        ).last_hidden_state
+    finally:
+        _forget_segments(prefix)
+    return language._logits(hidden[:, -1])
+
+
 def _forget_segments(prefix: ScenePrefix) -> None:
     """Cut every layer back to the prefix, also where a pass stopped between layers."""
     layers: list[Any] = list(prefix.cache.layers)

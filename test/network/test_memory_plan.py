@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from vidllm_ros.network.memory_plan import Weights, ladder, plan_memory, weight_bytes
+from vidllm_ros.network.presets import paper_config
+
+GIB = 2**30
+PAPER = paper_config()
+WEIGHTS = Weights(int(3.2 * GIB), int(12.6 * GIB), int(0.5 * GIB))
+SIZE = (392, 518)
+
+
+def plan(free_gib, **changes):
+    return plan_memory(PAPER, WEIGHTS, int(free_gib * GIB), SIZE, 32, **changes)
+
+
+def test_an_h200_gives_up_nothing_and_stays_within_the_documented_30_gb():
+    chosen = plan(139)
+    assert (chosen.quantize, chosen.frames, chosen.shrink) == ("none", 32, 1.0)
+    assert chosen.fits
+    assert chosen.needed_bytes < 30e9
+
+
+def test_less_memory_never_gives_a_lower_rung_of_the_ladder():
+    rungs = list(ladder(32))
+    places = []
+    for free in (139, 30, 22, 16, 12, 9, 7, 5, 1):
+        chosen = plan(free)
+        places.append(rungs.index((chosen.quantize, chosen.frames, chosen.shrink)))
+    assert places == sorted(places)
+    assert places[0] == 0
+    assert places[-1] == len(rungs) - 1
+    assert len(set(places)) >= 4
+
+
+def test_where_nothing_fits_it_says_so_with_both_numbers():
+    chosen = plan(1)
+    assert not chosen.fits
+    assert "8 frames" in chosen.words
+    assert "images at 50%" in chosen.words
+    assert "of 1.0 GiB free" in chosen.words
+
+
+def test_without_a_library_no_rung_is_quantised():
+    assert {quantize for quantize, _, _ in ladder(32, can_quantize=False)} == {"none"}
+    assert plan(12, can_quantize=False).quantize == "none"
+
+
+def test_the_order_is_the_documented_one():
+    assert list(ladder(32)) == [
+        ("none", 32, 1.0), ("int8", 32, 1.0), ("int4", 32, 1.0), ("int4", 16, 1.0),
+        ("int4", 8, 1.0), ("int4", 8, 0.75), ("int4", 8, 0.5),
+    ]  # fmt: skip
+    assert next(iter(ladder(4, can_quantize=False))) == ("none", 4, 1.0)
+
+
+def test_int4_leaves_the_word_tables_as_they_are():
+    saved = weight_bytes(WEIGHTS, "none") - weight_bytes(WEIGHTS, "int4")
+    assert saved == pytest.approx(0.7 * (WEIGHTS.language - WEIGHTS.tables))
+
+
+def test_nonsense_is_refused():
+    with pytest.raises(ValueError, match="frames"):
+        plan_memory(PAPER, WEIGHTS, GIB, SIZE, 0)
