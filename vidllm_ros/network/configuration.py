@@ -16,6 +16,7 @@ from vidllm_ros.prompts import TEMPLATES
 
 ADAPTERS = ("bridge", "cross_attention", "concat_self_attention", "none")
 SCALE_ALIGNMENTS = ("least_squares", "log_median", "metric_only", "none")
+POSE_REFINEMENTS = ("none", "bundle_adjustment")
 RESIZE_MODES = ("width", "shorter", "square")
 METRIC_CENTERS = ("residual", "attractor")
 
@@ -54,6 +55,8 @@ class VidLLMConfig(PretrainedConfig):
             directly) or "none".
         scale_frames: frames sampled for the scene's scale.
         scale_seed: seed of that sample.
+        pose_refinement: "none", or "bundle_adjustment": corners followed through the window
+            correct the predicted poses (pose_refinement.py).
         voxel_size_m: edge of the pooling voxel; 0 keeps every patch.
         max_scene_tokens: cap on scene tokens.
         grounding_dim, grounding_heads, grounding_layers, grounding_queries: the box decoder.
@@ -104,6 +107,7 @@ class VidLLMConfig(PretrainedConfig):
         scale_alignment: str = "least_squares",
         scale_frames: int = 16,
         scale_seed: int = 0,
+        pose_refinement: str = "none",
         voxel_size_m: float = 0.2,
         max_scene_tokens: int = 256,
         grounding_dim: int = 128,
@@ -152,6 +156,7 @@ class VidLLMConfig(PretrainedConfig):
         self.scale_alignment = scale_alignment
         self.scale_frames = scale_frames
         self.scale_seed = scale_seed
+        self.pose_refinement = pose_refinement
         self.voxel_size_m = voxel_size_m
         self.max_scene_tokens = max_scene_tokens
         self.grounding_dim = grounding_dim
@@ -170,6 +175,7 @@ class VidLLMConfig(PretrainedConfig):
         for name, value, choices in (
             ("adapter", self.adapter, ADAPTERS),
             ("scale_alignment", self.scale_alignment, SCALE_ALIGNMENTS),
+            ("pose_refinement", self.pose_refinement, POSE_REFINEMENTS),
             ("resize_mode", self.resize_mode, RESIZE_MODES),
             ("metric_centers", self.metric_centers, METRIC_CENTERS),
             ("prompt_template", self.prompt_template, tuple(TEMPLATES)),

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adjustment finds the minimum: against exact data, scipy's least squares, and outliers."""
+
+from __future__ import annotations
+
+import numpy as np
+from camera_walk import Walk, angle_deg, walk
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from vidllm_ros.geometry.bundle_adjustment import Trust, adjust
+from vidllm_ros.geometry.tracks import Tracks
+
+GENTLE = Trust(pixel_outlier=1e6, depth_outlier=1e6, iterations=60, stop=1e-12)
+
+
+def spoiled(T_camera_world: np.ndarray, degrees: float = 4.0) -> np.ndarray:
+    rng = np.random.default_rng(7)
+    out = T_camera_world.copy()
+    turn = np.radians(rng.normal(0.0, degrees, (len(out), 3)))
+    out[1:, :3, :3] = (Rotation.from_rotvec(turn).as_matrix() @ out[:, :3, :3])[1:]
+    out[1:, :3, 3] += rng.normal(0.0, 0.1, (len(out) - 1, 3))
+    return out
+
+
+def test_exact_measurements_are_met_exactly() -> None:
+    made = walk(noise_px=0.0)
+    trust = Trust(acceleration=1e6, iterations=60, stop=1e-12)
+    found = adjust(
+        made.tracks, made.depth, made.K, spoiled(made.T_camera_world), made.stamps_s, trust
+    )
+    np.testing.assert_allclose(found.T_camera_world, made.T_camera_world, atol=1e-4)
+    np.testing.assert_allclose(found.points, made.points, atol=1e-3)
+    assert found.residual_px.max() < 1e-2
+    np.testing.assert_allclose(found.depth, made.depth, rtol=1e-3)
+
+
+def plain_cost(made: Walk, trust: Trust, start: np.ndarray) -> float:
+    """The same minimum by scipy's dense least squares over rotation vectors."""
+    frames, tracks = len(made.K), made.tracks
+
+    def residuals(x: np.ndarray) -> np.ndarray:
+        poses = np.concatenate([np.zeros((1, 6)), x[: 6 * (frames - 1)].reshape(-1, 6)])
+        points = x[6 * (frames - 1) :].reshape(-1, 3)
+        R = Rotation.from_rotvec(poses[:, :3]).as_matrix()
+        center = -np.einsum("sji,sj->si", R, poses[:, 3:])
+        camera = np.einsum("nij,nj->ni", R[tracks.frame], points[tracks.point])
+        camera = camera + poses[tracks.frame, 3:]
+        uv = camera[:, :2] / camera[:, 2:] * 90.0 + made.K[0, :2, 2]
+        velocity = np.diff(center, axis=0) / 0.1
+        bend = np.diff(velocity, axis=0) / (trust.acceleration * 0.1)
+        away = (np.log(camera[:, 2]) - np.log(made.depth)) / trust.log_depth
+        return np.concatenate([((uv - tracks.uv) / trust.pixel).ravel(), away, bend.ravel()])
+
+    turns = Rotation.from_matrix(made.T_camera_world[1:, :3, :3]).as_rotvec()
+    poses = np.concatenate([turns, made.T_camera_world[1:, :3, 3]], axis=1)
+    first = np.concatenate([poses.ravel(), made.points.ravel()])
+    return float(least_squares(residuals, first, x_scale="jac").cost)
+
+
+def own_cost(made: Walk, trust: Trust) -> float:
+    found = adjust(
+        made.tracks, made.depth, made.K, spoiled(made.T_camera_world), made.stamps_s, trust
+    )
+    centers = np.linalg.inv(found.T_camera_world)[:, :3, 3]
+    bend = np.diff(centers, 2, axis=0) / 0.1 / (trust.acceleration * 0.1)
+    away = (np.log(found.depth) - np.log(made.depth)) / trust.log_depth
+    pixels = found.residual_px / trust.pixel
+    return float(0.5 * ((bend**2).sum() + (away**2).sum() + (pixels**2).sum()))
+
+
+def test_finds_the_minimum_scipy_finds() -> None:
+    made = walk(frames=4, noise_px=0.4, depth_noise=0.15)
+    wanted = plain_cost(made, GENTLE, spoiled(made.T_camera_world))
+    np.testing.assert_allclose(own_cost(made, GENTLE), wanted, rtol=1e-3)
+
+
+def test_noise_is_averaged_and_outliers_count_little() -> None:
+    made = walk(frames=10, noise_px=0.4, depth_noise=0.2)
+    uv = made.tracks.uv.copy()
+    bad = np.random.default_rng(2).random(len(uv)) < 0.05
+    uv[bad] += 15.0
+    tracks = Tracks(made.tracks.frame, made.tracks.point, uv)
+    start = spoiled(made.T_camera_world)
+    found = adjust(tracks, made.depth, made.K, start, made.stamps_s)
+    assert angle_deg(found.T_camera_world, made.T_camera_world).max() < 1.0
+    error = found.T_camera_world[:, :3, 3] - made.T_camera_world[:, :3, 3]
+    assert np.linalg.norm(error, axis=1).max() < 0.08
+    assert np.median(found.residual_px[bad]) > 8.0
+
+
+def test_depth_sets_the_scale() -> None:
+    made = walk(noise_px=0.1)
+    found = adjust(
+        made.tracks,
+        1.3 * made.depth,
+        made.K,
+        made.T_camera_world,
+        made.stamps_s,
+        Trust(acceleration=1e6, iterations=60, stop=1e-12),
+    )
+    travelled = np.linalg.norm(np.linalg.inv(found.T_camera_world)[-1, :3, 3])
+    truth = np.linalg.norm(np.linalg.inv(made.T_camera_world)[-1, :3, 3])
+    np.testing.assert_allclose(travelled / truth, 1.3, rtol=0.02)
+
+
+def test_a_frame_without_points_and_stamps_that_stand_still_do_no_harm() -> None:
+    made = walk(frames=6, noise_px=0.2)
+    keep = made.tracks.frame != 3
+    frame, point = made.tracks.frame[keep], made.tracks.point[keep]
+    tracks, rows = Tracks(frame, point, made.tracks.uv[keep]).cut(np.zeros(keep.sum(), bool))
+    found = adjust(tracks, made.depth[keep][rows], made.K, made.T_camera_world, np.zeros(6))
+    assert np.isfinite(found.T_camera_world).all()
+    np.testing.assert_allclose(found.T_camera_world[3], made.T_camera_world[3], atol=1e-6)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Poses chained from depth and shared points agree with those that made the points."""
+
+from __future__ import annotations
+
+import numpy as np
+from camera_walk import Walk, angle_deg, walk
+
+from vidllm_ros.geometry.pose_chain import chain_poses, depth_at
+from vidllm_ros.geometry.tracks import Tracks
+
+
+def still(count: int) -> np.ndarray:
+    return np.tile(np.eye(4), (count, 1, 1))
+
+
+def test_exact_points_give_exact_poses() -> None:
+    made = walk(frames=6, noise_px=0.0)
+    poses, wrong = chain_poses(made.tracks, made.depth, made.K, still(6))
+    np.testing.assert_allclose(poses, made.T_camera_world, atol=1e-4)
+    assert not wrong.any()
+
+
+def test_outliers_are_marked_and_do_not_move_the_poses() -> None:
+    made = walk(frames=5, noise_px=0.1)
+    uv = made.tracks.uv.copy()
+    bad = (made.tracks.point % 10 == 3) & (made.tracks.frame > 0)
+    uv[bad] += np.random.default_rng(5).uniform(8.0, 30.0, (int(bad.sum()), 2))
+    tracks = Tracks(made.tracks.frame, made.tracks.point, uv)
+    poses, wrong = chain_poses(tracks, made.depth, made.K, still(5))
+    assert wrong[bad].mean() > 0.9
+    assert wrong[~bad].mean() < 0.05
+    assert angle_deg(poses, made.T_camera_world).max() < 1.0
+
+
+def test_a_frame_that_shares_nothing_keeps_the_given_step() -> None:
+    made: Walk = walk(frames=4, noise_px=0.0)
+    keep = made.tracks.frame != 2
+    tracks = Tracks(made.tracks.frame[keep], made.tracks.point[keep], made.tracks.uv[keep])
+    guess = still(4)
+    guess[2:, 0, 3] = 0.5
+    poses, _ = chain_poses(tracks, made.depth[keep], made.K, guess)
+    np.testing.assert_allclose(poses[2] @ np.linalg.inv(poses[1]), guess[2], atol=1e-9)
+
+
+def test_depth_is_read_between_pixels_and_never_zero() -> None:
+    depth = np.tile(np.arange(4, dtype=np.float32), (2, 3, 1))
+    tracks = Tracks(np.array([0, 1]), np.array([0, 0]), np.array([[1.5, 1.0], [0.0, 2.0]]))
+    np.testing.assert_allclose(depth_at(tracks, depth), [1.5, 0.05], atol=0.02)
+
+
+def test_points_that_agree_by_chance_are_not_believed() -> None:
+    made = walk(frames=3, noise_px=0.0)
+    uv = made.tracks.uv.copy()
+    lost = made.tracks.frame == 2
+    uv[lost] = np.random.default_rng(4).uniform(5.0, 80.0, (int(lost.sum()), 2))
+    tracks = Tracks(made.tracks.frame, made.tracks.point, uv)
+    guess = still(3)
+    guess[2, 0, 3] = 0.25
+    poses, wrong = chain_poses(tracks, made.depth, made.K, guess)
+    np.testing.assert_allclose(poses[2] @ np.linalg.inv(poses[1]), guess[2], atol=1e-9)
+    assert wrong[lost & (made.tracks.frame == 2)].all()

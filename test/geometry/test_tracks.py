@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Corners are followed where the picture really goes, and tracks are cut where told."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from vidllm_ros.geometry.tracks import Tracks, track_points
+
+SHIFT = np.array([3.0, -1.5])
+
+
+@pytest.fixture(scope="module")
+def sliding() -> np.ndarray:
+    """A blurred noise picture that slides by SHIFT px a frame, (6, 84, 112, 3)."""
+    rng = np.random.default_rng(3)
+    noise = cv2.GaussianBlur(rng.integers(0, 256, (84, 112, 3)).astype(np.uint8), (0, 0), 2.0)
+    noise = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)
+    moves = [np.float32([[1, 0, i * SHIFT[0]], [0, 1, i * SHIFT[1]]]) for i in range(6)]
+    return np.array([cv2.warpAffine(noise, move, (112, 84)) for move in moves])
+
+
+def test_follows_a_sliding_picture(sliding: np.ndarray) -> None:
+    tracks = track_points(sliding)
+    assert tracks.points > 50
+    same = tracks.point[1:] == tracks.point[:-1]
+    assert (np.diff(tracks.frame)[same] == 1).all()
+    steps = np.diff(tracks.uv, axis=0)[same]
+    error = np.linalg.norm(steps - SHIFT, axis=1)
+    assert np.median(error) < 0.1
+    assert np.quantile(error, 0.9) < 0.5
+
+
+def test_no_track_has_a_single_observation(sliding: np.ndarray) -> None:
+    assert np.bincount(track_points(sliding).point).min() >= 2
+
+
+def test_nothing_to_follow_gives_no_tracks() -> None:
+    tracks = track_points(np.full((4, 42, 56, 3), 120, np.uint8))
+    assert (len(tracks), tracks.points) == (0, 0)
+    assert tracks.uv.shape == (0, 2)
+
+
+def test_one_frame_gives_no_tracks(sliding: np.ndarray) -> None:
+    assert len(track_points(sliding[:1])) == 0
+
+
+def test_cut_begins_a_new_track_at_a_wrong_observation() -> None:
+    tracks = Tracks(
+        np.array([0, 1, 2, 3, 1, 2]), np.array([0, 0, 0, 0, 1, 1]), np.arange(12.0).reshape(6, 2)
+    )
+    wrong = np.array([False, False, True, False, False, True])
+    left, rows = tracks.cut(wrong)
+    assert rows.tolist() == [0, 1, 2, 3]
+    assert left.point.tolist() == [0, 0, 1, 1]
+    assert left.frame.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(left.uv, tracks.uv[rows])

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Followed corners correct poses in a rendered room; where they cannot, nothing is touched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vidllm_ros.data.samples import SceneSample
+from vidllm_ros.data.synthrooms import make_scene
+from vidllm_ros.network.metric_geometry import MetricGeometry
+from vidllm_ros.network.pose_refinement import refine_poses
+
+
+@pytest.fixture(scope="module")
+def room() -> SceneSample:
+    return make_scene(1_000_011, frames=32).select(range(12))
+
+
+def predicted(room: SceneSample, depth: np.ndarray, K: np.ndarray | None = None) -> MetricGeometry:
+    """A network that sees depth but thinks that the camera stood still."""
+    frames = len(depth)
+    return MetricGeometry(
+        depth=torch.as_tensor(np.nan_to_num(depth, nan=0.0))[None],
+        valid=torch.as_tensor(np.isfinite(depth))[None],
+        K=torch.as_tensor(room.K if K is None else K).float()[None],
+        T_world_camera=torch.eye(4).repeat(1, frames, 1, 1),
+        scale=torch.ones(1),
+        spread=torch.zeros(1),
+    )
+
+
+def rotation_errors(T_world_camera: torch.Tensor, room: SceneSample) -> np.ndarray:
+    ours = T_world_camera[0].double().numpy()
+    truth = np.linalg.inv(room.T_world_camera[0]) @ room.T_world_camera
+    cosine = (np.einsum("sij,sij->s", ours[:, :3, :3], truth[:, :3, :3]) - 1.0) / 2.0
+    return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+
+
+def stamps(room: SceneSample) -> list[tuple[int, ...]]:
+    return [room.frames.stamps_ns]
+
+
+def test_poses_are_found_from_pictures_and_rough_depth(room: SceneSample) -> None:
+    rng = np.random.default_rng(0)
+    rough = (room.depth * np.exp(rng.normal(0.0, 0.1, (12, 1, 1)))).astype(np.float32)
+    before = predicted(room, rough)
+    after = refine_poses(before, room.frames.images[None], room.K[None], stamps(room))
+    assert np.median(rotation_errors(before.T_world_camera, room)) > 5.0
+    assert np.median(rotation_errors(after.T_world_camera, room)) < 1.5
+    np.testing.assert_allclose(after.T_world_camera[0, 0], np.eye(4), atol=1e-6)
+    assert after.T_world_camera.dtype == before.T_world_camera.dtype
+
+
+def test_depth_of_a_frame_is_pulled_towards_the_others(room: SceneSample) -> None:
+    odd = room.depth.copy()
+    odd[5] *= 1.35
+    after = refine_poses(
+        predicted(room, odd), room.frames.images[None], room.K[None], stamps(room)
+    )
+    seen = np.isfinite(room.depth[5])
+    ratio = np.median(after.depth[0, 5].numpy()[seen] / room.depth[5][seen])
+    assert ratio < 1.2
+
+
+def test_known_intrinsics_replace_the_predicted_ones(room: SceneSample) -> None:
+    wrong = room.K.copy()
+    wrong[:, [0, 1], [0, 1]] *= np.linspace(0.8, 1.1, 12)[:, None]
+    metric = predicted(room, room.depth, wrong)
+    known = refine_poses(metric, room.frames.images[None], room.K[None], stamps(room))
+    np.testing.assert_allclose(known.K[0], room.K, rtol=1e-6)
+    guessed = refine_poses(metric, room.frames.images[None], None, stamps(room))
+    np.testing.assert_allclose(guessed.K[0], np.median(wrong, 0)[None].repeat(12, 0), rtol=1e-6)
+
+
+def test_blank_pictures_keep_what_the_network_said(room: SceneSample) -> None:
+    metric = predicted(room, room.depth)
+    blank = np.full_like(room.frames.images, 90)[None]
+    after = refine_poses(metric, blank, room.K[None], stamps(room))
+    assert torch.equal(after.T_world_camera, metric.T_world_camera)
+    assert torch.equal(after.depth, metric.depth)
+
+
+def test_frames_without_depth_are_refused(room: SceneSample) -> None:
+    metric = predicted(room, room.depth[:4])
+    with pytest.raises(ValueError, match="dense_frames"):
+        refine_poses(metric, room.frames.images[None], room.K[None], stamps(room))

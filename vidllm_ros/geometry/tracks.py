@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follow corners from frame to frame: the measurements poses are refined by.
+
+Corners are found where none is followed yet (Shi-Tomasi) and followed by pyramidal Lucas-Kanade;
+a point that does not come back to where it was, followed backwards, ends its track there.
+Source: OpenCV's implementations of both. Next: pose_chain.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+BORDER_PX = 2
+FOLLOW = {
+    "winSize": (15, 15),
+    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01),
+}
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Points seen in several frames: one row an observation, by point, then by frame.
+
+    Attributes:
+        frame: (n,).
+        point: (n,), 0 to the number of points less one, ascending.
+        uv: where the point is in that frame, (n, 2), px, integer pixel centres.
+    """
+
+    frame: NDArray[np.int64]
+    point: NDArray[np.int64]
+    uv: Float64
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def points(self) -> int:
+        return int(self.point[-1]) + 1 if len(self.point) else 0
+
+    def cut(self, wrong: NDArray[np.bool_]) -> tuple[Tracks, NDArray[np.int64]]:
+        """Begin a new track at every wrong observation; pieces of one observation are dropped.
+
+        Args:
+            wrong: (n,).
+
+        Returns:
+            The tracks that are left, and which rows of this one they are, (m,).
+        """
+        starts = np.ones(len(self), bool)
+        starts[1:] = self.point[1:] != self.point[:-1]
+        piece = np.cumsum(starts | wrong) - 1
+        rows = np.flatnonzero(np.bincount(piece, minlength=1)[piece] >= 2)
+        _, point = np.unique(piece[rows], return_inverse=True)
+        return Tracks(self.frame[rows], point.astype(np.int64), self.uv[rows]), rows
+
+
+@dataclass
+class _Ended:
+    """Where finished tracks are gathered."""
+
+    frame: list[NDArray[np.int64]] = field(default_factory=list)
+    uv: list[Float64] = field(default_factory=list)
+
+    def take(self, track: list[NDArray[np.float32]], last: int) -> None:
+        if len(track) >= 2:
+            self.frame.append(np.arange(last - len(track) + 1, last + 1))
+            self.uv.append(np.array(track, np.float64))
+
+
+def track_points(
+    images: NDArray[np.uint8], max_points: int = 200, max_return_px: float = 0.7
+) -> Tracks:
+    """Follow up to `max_points` corners through a run of images.
+
+    Args:
+        images: RGB, (S, H, W, 3), in the order they were taken.
+        max_points: followed at a time.
+        max_return_px: how far a point may end from its start when followed there and back.
+
+    Returns:
+        Tracks of two frames or more; none where nothing can be followed.
+    """
+    width = images.shape[2]
+    contrast = cv2.createCLAHE(2.0, (4, 4))
+    gray = [contrast.apply(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in images]
+    levels = max(1, math.ceil(math.log2(max(width, 28) / 28)) + 1)
+    apart = max(4, width // 28)
+    ended = _Ended()
+    live: list[list[NDArray[np.float32]]] = []
+    for number, now in enumerate(gray):
+        if live:
+            here = np.array([track[-1] for track in live])
+            there, good = _follow(gray[number - 1], now, here, levels, max_return_px)
+            for track, uv, is_good in zip(live, there, good, strict=True):
+                if is_good:
+                    track.append(uv)
+                else:
+                    ended.take(track, number - 1)
+            live = [track for track, is_good in zip(live, good, strict=True) if is_good]
+        if number + 1 < len(gray) and len(live) < max_points:
+            for corner in _corners(now, live, max_points, apart)[: max_points - len(live)]:
+                live.append([corner])
+    for track in live:
+        ended.take(track, len(gray) - 1)
+    if not ended.frame:
+        return Tracks(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2)))
+    lengths = [len(frames) for frames in ended.frame]
+    return Tracks(
+        np.concatenate(ended.frame),
+        np.repeat(np.arange(len(lengths)), lengths),
+        np.concatenate(ended.uv),
+    )
+
+
+def _follow(
+    before: NDArray[np.uint8],
+    now: NDArray[np.uint8],
+    here: NDArray[np.float32],
+    levels: int,
+    max_return_px: float,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Find points of one image in the next; (n, 2) px, and which came back to their start."""
+    there, found, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
+        before, now, here[:, None], None, maxLevel=levels, **FOLLOW
+    )
+    back, returned, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
+        now, before, there, None, maxLevel=levels, **FOLLOW
+    )
+    there, back = there[:, 0], back[:, 0]
+    height, width = now.shape
+    good = (found[:, 0] > 0) & (returned[:, 0] > 0)
+    good &= np.linalg.norm(back - here, axis=1) < max_return_px
+    good &= (there > BORDER_PX).all(1)
+    good &= (there[:, 0] < width - 1 - BORDER_PX) & (there[:, 1] < height - 1 - BORDER_PX)
+    return there, good
+
+
+def _corners(
+    image: NDArray[np.uint8],
+    live: list[list[NDArray[np.float32]]],
+    count: int,
+    apart: int,
+) -> NDArray[np.float32]:
+    """Return corners away from the points already followed, best first, (n, 2), px."""
+    free = np.full(image.shape, 255, np.uint8)
+    for track in live:
+        cv2.circle(free, (int(track[-1][0]), int(track[-1][1])), apart, 0, -1)
+    corners = cv2.goodFeaturesToTrack(image, count, 0.005, apart, mask=free, blockSize=5)
+    if corners is None:
+        return np.zeros((0, 2), np.float32)
+    return np.asarray(corners, np.float32).reshape(-1, 2)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Let the images themselves correct the poses the network predicts.
+
+The camera head says roughly where each frame was taken; followed corners, lifted by the network's
+metric depth, say it to a fraction of a degree. VGGT's authors offer bundle adjustment after their
+network in the same place. Switched by `config.pose_refinement`; where the camera is calibrated,
+its intrinsics are used. Source: ours (docs/deviations.md). Next: patches3d.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vidllm_ros.geometry.bundle_adjustment import Adjusted, adjust
+from vidllm_ros.geometry.pose_chain import MIN_SHARED, chain_poses, depth_at
+from vidllm_ros.geometry.tracks import track_points
+from vidllm_ros.network.metric_geometry import MetricGeometry
+
+MIN_OBSERVATIONS = 40
+MAX_MEDIAN_PX = 2.0
+MAX_DEPTH_CHANGE = 1.5
+
+
+def refine_poses(
+    metric: MetricGeometry,
+    images: NDArray[np.uint8],
+    K: NDArray[np.float64] | None,
+    stamps_ns: Sequence[Sequence[int]],
+) -> MetricGeometry:
+    """Correct poses, intrinsics and each frame's depth scale by followed points.
+
+    A window in which too little can be followed keeps what the network said.
+
+    Args:
+        metric: B windows of S frames, all of them dense.
+        images: (B, S, H, W, 3), RGB.
+        K: of a calibrated camera, (B, S, 3, 3), px; None keeps the network's, its median over
+            the window.
+        stamps_ns: of each window's frames.
+
+    Raises:
+        ValueError: not every frame of the window is dense.
+    """
+    if metric.depth.shape[:2] != images.shape[:2]:
+        raise ValueError(
+            f"metric: expected depth of all {images.shape[:2]} frames, got "
+            f"{tuple(metric.depth.shape[:2])}; leave dense_frames out"
+        )
+    depth = metric.depth.detach().float().cpu().numpy().copy()
+    valid = metric.valid.cpu().numpy()
+    poses = metric.T_world_camera.detach().double().cpu().numpy().copy()
+    guess = metric.K.detach().double().cpu().numpy()
+    lens = np.broadcast_to(np.median(guess, axis=1, keepdims=True), guess.shape)
+    lens = np.array(lens if K is None else K, np.float64)
+    for b in range(len(depth)):
+        middle = float(np.median(depth[b][valid[b]])) if valid[b].any() else 1.0
+        filled = np.where(valid[b], depth[b], middle).astype(np.float32)
+        seconds = (np.asarray(stamps_ns[b], np.int64) - stamps_ns[b][0]) / 1e9
+        found = _refine_window(images[b], filled, lens[b], poses[b], seconds)
+        if found is not None:
+            poses[b], factor = found
+            depth[b] *= factor[:, None, None]
+    device = metric.depth.device
+    return replace(
+        metric,
+        depth=torch.as_tensor(depth, device=device, dtype=metric.depth.dtype),
+        K=torch.as_tensor(lens, device=device, dtype=metric.K.dtype),
+        T_world_camera=torch.as_tensor(poses, device=device, dtype=metric.T_world_camera.dtype),
+    )
+
+
+def _refine_window(
+    images: NDArray[np.uint8],
+    depth: NDArray[np.float32],
+    K: NDArray[np.float64],
+    T_world_camera: NDArray[np.float64],
+    stamps_s: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float32]] | None:
+    """T_world_camera (S, 4, 4) and factors of the depth (S,); None where nothing holds."""
+    tracks = track_points(images)
+    if len(tracks) < MIN_OBSERVATIONS:
+        return None
+    known = depth_at(tracks, depth)
+    guess = np.asarray(np.linalg.inv(T_world_camera), np.float64)
+    poses, wrong = chain_poses(tracks, known, K, guess)
+    tracks, rows = tracks.cut(wrong)
+    if len(tracks) < MIN_OBSERVATIONS:
+        return None
+    known = known[rows]
+    result = adjust(tracks, known, K, poses, stamps_s)
+    is_sound = np.isfinite(result.T_camera_world).all()
+    if not is_sound or np.median(result.residual_px) > MAX_MEDIAN_PX:
+        return None
+    factors = depth_factors(result, tracks.frame, known, len(images))
+    return np.asarray(np.linalg.inv(result.T_camera_world), np.float64), factors
+
+
+def depth_factors(
+    result: Adjusted, frame: NDArray[np.int64], depth: NDArray[np.float64], frames: int
+) -> NDArray[np.float32]:
+    """Say what each frame's depth is to be multiplied by to agree with the points, (S,).
+
+    Args:
+        result: of the adjustment of n observations.
+        frame: of every observation, (n,).
+        depth: the network's at every observation, (n,), m.
+        frames: S; one with few sound observations keeps 1.
+    """
+    factors = np.ones(frames, np.float32)
+    sound = result.residual_px < MAX_MEDIAN_PX
+    for number in range(frames):
+        rows = sound & (frame == number)
+        if rows.sum() >= MIN_SHARED:
+            ratio = np.exp(np.median(np.log(result.depth[rows] / depth[rows])))
+            factors[number] = np.clip(ratio, 1 / MAX_DEPTH_CHANGE, MAX_DEPTH_CHANGE)
+    return factors
