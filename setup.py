@@ -21,9 +21,10 @@ def requirements(name: str = "requirements.txt") -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def caption_metrics() -> list[str]:
+def benchmark_tools() -> list[str]:
     """Return the extra [eval] as the development requirements pin it."""
-    return [line for line in requirements("requirements-dev.txt") if line.startswith("pycoco")]
+    wanted = ("pycoco", "h5py")
+    return [line for line in requirements("requirements-dev.txt") if line.startswith(wanted)]
 
 
 def text_of(tag: str) -> str:
@@ -37,8 +38,9 @@ setup(
     description=text_of("description"),
     license=text_of("license"),
     packages=find_packages(include=["vidllm_ros", "vidllm_ros.*"]),
+    package_data={"vidllm_ros.evaluation": ["*.json"]},
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
-    extras_require={"eval": caption_metrics()},
+    extras_require={"eval": benchmark_tools()},
     entry_points={"console_scripts": ["vidllm = vidllm_ros.cli.main:main"]},
 )

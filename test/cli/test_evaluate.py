@@ -33,7 +33,7 @@ def test_the_report_is_flat_and_tells_how_it_was_made(run):
     assert all(isinstance(report[key], float) for key in KEYS)
     assert report["benchmark"] == "synthrooms"
     assert (report["seeds"], report["rooms"], report["frames"]) == (SEEDS, 2, 2)
-    assert report["command"].startswith("vidllm evaluate")
+    assert report["command"].startswith("vidllm evaluate synthrooms --model")
     assert "LEO" in report["variant"]
 
 

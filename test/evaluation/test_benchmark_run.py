@@ -139,6 +139,12 @@ def test_strange_json_is_named(tmp_path, text, said):
     assert "preds.json" in str(error.value)
 
 
+def test_a_line_separator_inside_a_text_is_no_end_of_line(tmp_path):
+    record = {"case_id": "a", "answer": "one\u2028two"}
+    (tmp_path / "preds.jsonl").write_text(json.dumps(record, ensure_ascii=False) + "\n")
+    assert read_predictions(tmp_path / "preds.jsonl")["a"] == record
+
+
 def test_torn_and_missing_arrays_are_named(tmp_path):
     record = {"case_id": "a", "map": "a.npy"}
     (tmp_path / "preds.jsonl").write_text(json.dumps(record) + "\n")

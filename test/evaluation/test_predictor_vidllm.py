@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Boxes in and out of the window's world, and what is asked of the network."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,7 @@ def seen():
 
 def test_boxes_leave_in_the_benchmarks_world(seen):
     predictor, scene = seen
+    scene = replace(scene, view=replace(scene.view, proposals=()))
     found = predictor.ground_one(scene, "chair")
     # camera (0, 0.5, 2) is room (2, 2, 0.5); edges 0.4, 0.6, 1.0 lie along room x, z, y
     assert np.allclose(found.aabb, [1.8, 1.5, 0.2, 2.2, 2.5, 0.8])
@@ -80,6 +83,9 @@ def test_boxes_leave_in_the_benchmarks_world(seen):
 def test_proposals_come_into_the_window_oriented(seen):
     predictor, scene = seen
     assert predictor.choose(scene, "chair") == 9
+    assert np.allclose(predictor.ground_one(scene, "chair").aabb, [1.8, 1.5, 0.2, 2.2, 2.5, 0.8])
+    assert [box.score for box in predictor.ground(scene, "chair")] == pytest.approx([0.9])
+    assert predictor.model.asked == []  # the network's own boxes are not asked for
     corners = corners_of(predictor.model.given[1])
     wanted = corners_of(predictor.model.box)
     assert np.allclose(np.sort(corners, axis=0), np.sort(wanted, axis=0))

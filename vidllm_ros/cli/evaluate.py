@@ -14,6 +14,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from vidllm_ros.network.vidllm import VidLLM
 
 SYNTHROOMS = "synthrooms"
+BOX_BENCHMARKS = (SYNTHROOMS, "scan2cap", "scanrefer", "multi3drefer", "nr3d", "sr3d")
+asked: ContextVar[str] = ContextVar("asked", default="")
 TEST_SEEDS = "2000000:2000200"
 
 
@@ -90,9 +93,10 @@ def evaluate(
     if not shard.is_main:
         return
     facts: dict[str, Any] = {
+        "boxes": boxes_route(cases) if benchmark in BOX_BENCHMARKS else None,
         "frames": frames if benchmark == SYNTHROOMS else None,
         "minutes": round((time.monotonic() - started) / 60.0, 1),
-        "command": f"vidllm evaluate {shlex.join(sys.argv[2:])}",
+        "command": asked.get(),
         "predictions": folder.path.name,
     }
     if benchmark == SYNTHROOMS:
@@ -132,6 +136,12 @@ def open_benchmark(
     if split not in benchmark.splits:
         raise ValueError(f"--split: expected one of {benchmark.splits}, got {split!r}")
     return benchmark, data, split
+
+
+def boxes_route(cases: Cases) -> str:
+    """Say whose boxes a model works with: found by itself, or chosen among given ones."""
+    view = cases.open_scene(cases.scene_ids[0])
+    return "chosen among given proposals" if view.proposals else "the model's own"
 
 
 def find_shard() -> Shard:
@@ -330,8 +340,15 @@ def train_text_only(
     return answerer
 
 
+def note_command(name: str, argv: Sequence[str] | None) -> None:
+    """Remember the command line for the report."""
+    arguments = sys.argv[1:] if argv is None else argv
+    asked.set(f"vidllm {name} {shlex.join(arguments)}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    note_command("evaluate", argv)
     return run_command(evaluate, "evaluate", argv)
 
 

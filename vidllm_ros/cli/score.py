@@ -7,8 +7,6 @@ Next: evaluation/benchmark_run.py, which reads them.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +14,13 @@ from typing import Annotated
 import typer
 
 from vidllm_ros.cli.command import run_command
-from vidllm_ros.cli.evaluate import SYNTHROOMS, finish, open_benchmark
+from vidllm_ros.cli.evaluate import (
+    SYNTHROOMS,
+    asked,
+    finish,
+    note_command,
+    open_benchmark,
+)
 
 
 def score(
@@ -47,13 +51,14 @@ def score(
         cases = cases.first(scenes)
     facts = {
         "frames": frames if benchmark == SYNTHROOMS else None,
-        "command": f"vidllm score {shlex.join(sys.argv[2:])}",
+        "command": asked.get(),
     }
     finish(chosen, cases, predictions, name or predictions.stem, target, facts, pages)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    note_command("score", argv)
     return run_command(score, "score", argv)
 
 

@@ -102,7 +102,7 @@ class NyuTestSet:
             import h5py
         except ImportError:
             raise ImportError(
-                f"{file}: it is HDF5; pip install h5py, or use BTS's extracted files"
+                f"{file}: it is HDF5; pip install h5py==3.16.0, or use BTS's files"
             ) from None
         splits = find_file((self.folder,), SPLITS_NAME, str(file))
         try:

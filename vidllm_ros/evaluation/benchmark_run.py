@@ -113,14 +113,14 @@ def read_predictions(path: Path, array_fields: tuple[str, ...] = ()) -> Predicti
 def _read_lines(file: Path, torn_end: bool = False) -> list[tuple[str, Any]]:
     entries: list[tuple[str, Any]] = []
     text = file.read_text(encoding="utf-8", errors="replace")
-    lines = text.splitlines()
+    lines = text.split("\n")  # splitlines() would also split at U+2028 inside a record
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             entries.append((f"{file}, line {number}", json.loads(line)))
         except ValueError as error:
-            if torn_end and number == len(lines) and not text.endswith("\n"):
+            if torn_end and number == len(lines):
                 break  # the run was stopped in the middle of this write
             raise ValueError(f"{file}, line {number}: expected JSON, got {error}") from error
     return entries

@@ -2,8 +2,9 @@
 """Vid-LLM as a predictor: what the node's network answers to each benchmark.
 
 Boxes leave the window's world (the first camera's optical frame) by the true pose of the first
-frame, where the benchmark gives it, and become axis-aligned around their corners; proposals come
-in the other way. Next: benchmark_synthrooms.py.
+frame, where the benchmark gives it, and become axis-aligned around their corners. Where it gives
+proposals, they come in the other way and the network chooses among them. Next:
+benchmark_synthrooms.py.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from vidllm_ros.structures import (
 
 CONFIDENCE_QUANTILE = 0.1  # the least sure tenth of the pixels is no part of the cloud
 MOST_BOXES = 8
+PROPOSAL_SCORE = 0.5  # a given box is meant by a phrase from here on
 
 
 class Model(Protocol):
@@ -100,25 +102,25 @@ class VidLLMPredictor:
         return self.model.answer(seen.reconstruction.scene, words).text
 
     def ground(self, seen: SeenScene, phrase: str) -> list[ScoredAabb]:
+        if seen.view.proposals:
+            rated = self._rated(seen, phrase)
+            return [box for box in rated if box.score >= PROPOSAL_SCORE][:MOST_BOXES]
         found = self.model.ground(
             seen.reconstruction.scene, phrase, threshold=None, max_boxes=MOST_BOXES
         )
         return [self._placed(seen, box) for box in found]
 
     def ground_one(self, seen: SeenScene, phrase: str) -> ScoredAabb | None:
+        if seen.view.proposals:
+            return self._rated(seen, phrase)[0]
         scene = seen.reconstruction.scene
         best = self.model.ground(scene, phrase, threshold=0.0, max_boxes=1)
         return self._placed(seen, best[0]) if best else None
 
     def choose(self, seen: SeenScene, phrase: str) -> int | None:
-        proposals = seen.view.proposals
-        if not proposals:
+        if not seen.view.proposals:
             return None
-        T_window_benchmark = invert_transform(seen.T_benchmark_window)
-        boxes = tuple(box_in_window(p.aabb, T_window_benchmark, p.label) for p in proposals)
-        model: Any = self.model
-        scores = model.score_boxes(seen.reconstruction.scene, boxes, phrase)
-        return proposals[int(np.argmax(scores))].object_id
+        return seen.view.proposals[int(np.argmax(self._fits(seen, phrase)))].object_id
 
     def caption(self, seen: SeenScene, aabb: Float64) -> str:
         """Describe a box: of the detected ones the one that it is, else the box itself."""
@@ -130,6 +132,21 @@ class VidLLMPredictor:
 
     def detect(self, seen: SeenScene) -> list[ScoredAabb]:
         return [self._placed(seen, box) for box in self._detected(seen)]
+
+    def _fits(self, seen: SeenScene, phrase: str) -> NDArray[np.float32]:
+        """Say how well a phrase fits each proposal, (P,), 0 to 1."""
+        T_window_benchmark = invert_transform(seen.T_benchmark_window)
+        boxes = tuple(
+            box_in_window(p.aabb, T_window_benchmark, p.label) for p in seen.view.proposals
+        )
+        model: Any = self.model
+        return np.asarray(model.score_boxes(seen.reconstruction.scene, boxes, phrase), np.float32)
+
+    def _rated(self, seen: SeenScene, phrase: str) -> list[ScoredAabb]:
+        """Return the proposals by how well a phrase fits, best first."""
+        fits = self._fits(seen, phrase)
+        order = np.argsort(-fits, kind="stable")
+        return [ScoredAabb(seen.view.proposals[i].aabb, float(fits[i])) for i in order]
 
     def _detected(self, seen: SeenScene) -> Sequence[GroundedBox]:
         if seen.detected is None:
