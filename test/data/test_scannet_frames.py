@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from geometry_sets import write_ply, write_scannet
+from geometry_sets import wall, write_ply, write_scannet
 
 from vidllm_ros.data import scannet_frames as sf
 
@@ -77,9 +77,12 @@ def test_scenes_and_meshes(folder):
 
 def test_a_mesh_that_is_torn_or_not_finite_is_named(folder):
     file = sf.mesh_file(folder, SCENE)
-    file.write_text("ply\n")
-    with pytest.raises(ValueError, match="expected a mesh with vertices"):
-        sf.load_mesh_vertices(file)
+    whole = file.read_text()
+    assert len(sf.load_mesh_vertices(file)) == 2 * len(wall(2.0)) + 2
+    for torn in ("ply\n", whole[: len(whole) // 2]):
+        file.write_text(torn)
+        with pytest.raises(ValueError, match=file.name):
+            sf.load_mesh_vertices(file)
     write_ply(file, np.array([[0.0, 0, 0], [1, np.nan, 0], [0, 1, 0]]))
-    with pytest.raises(ValueError, match="vertex 1: expected finite"):
+    with pytest.raises(ValueError, match=f"{file.name}.*finite"):
         sf.load_mesh_vertices(file)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vidllm_ros.data.annotations.ply import read_vertices
 from vidllm_ros.data.published_files import matrix_from_file, read_colour, read_lines
 from vidllm_ros.data.seven_scenes import load_depth
 from vidllm_ros.data.video import even_places
@@ -152,18 +153,9 @@ def load_mesh_vertices(file: Path) -> NDArray[np.float64]:
     """Read the vertices of a mesh, (V, 3), m, the scan's world.
 
     Raises:
-        ValueError: it is torn, empty, or has vertices that are not finite.
+        FileNotFoundError, ValueError: it is missing or torn, empty, or not finite.
     """
-    import open3d
-
-    mesh = open3d.io.read_triangle_mesh(file)
-    vertices = np.asarray(mesh.vertices, np.float64)
-    if len(vertices) == 0:
-        raise ValueError(f"{file}: expected a mesh with vertices, got none; copy it again")
-    if not np.isfinite(vertices).all():
-        bad = int((~np.isfinite(vertices).all(axis=1)).argmax())
-        raise ValueError(f"{file}, vertex {bad}: expected finite numbers, got {vertices[bad]}")
-    return vertices
+    return read_vertices(file)
 
 
 def list_scenes(folder: str | Path, split: str = "test") -> tuple[str, ...]:

@@ -40,11 +40,11 @@ F_LIMITS_M = (0.10, 0.05)
 CAPTION_IOU = 0.5
 VARIANT = (
     "SynthRooms, ours: shares, not per cent; intrinsics are given. Depth of every frame without "
-    "alignment, means over frames and rooms; pose mAA(30) of all pairs of frames, pooled; clouds "
-    "thinned to 2 cm in the first camera's frame, no scale, no ICP; answers exact after LEO's cleaning; ScanRefer "
-    "accuracy of phrases with one target and Multi3DRefer F1 of all phrases, boxes axis-aligned "
-    "in the room by the first camera's true pose; CIDEr-D of the detected box nearest an object, "
-    "IoU 0.5, misses count 0."
+    "alignment, means over frames and rooms; pose mAA(30) of all pairs of frames, pooled; "
+    "clouds thinned to 2 cm in the first camera's frame, no scale, no ICP; answers exact after "
+    "LEO's cleaning; ScanRefer accuracy of phrases with one target and Multi3DRefer F1 of all "
+    "phrases, boxes axis-aligned in the room by the first camera's true pose; CIDEr-D of the "
+    "detected box nearest an object, IoU 0.5, misses count 0."
 )
 TextOnly = Callable[[Question], str]
 Rows = dict[str, dict[str, "float | str"]]
