@@ -80,4 +80,10 @@ def test_every_stage_continues_its_curve(tmp_path, monkeypatch, make_recipe, mak
     first = same_curve(tmp_path, replace(base, name="stage1", stage="distil", **teachers))
     saved = torch.load(first / "checkpoint.pt", weights_only=False)["stage"]
     assert all(name.startswith(("model.", "heads.")) for name in saved)  # no teacher is kept
-    same_curve(tmp_path, replace(base, name="stage2", model={}, init=str(first)))
+    second = same_curve(tmp_path, replace(base, name="stage2", model={}, init=str(first)))
+    words = replace(base, name="words", stage="words", model={}, init=str(second))
+    last = same_curve(tmp_path, replace(words, replay_scenes=4))  # two of them remembered
+    old = torch.load(last / "checkpoint.pt", weights_only=False)
+    assert len(old["stage"].pop("_extra_state")) == 6
+    torch.save(old, last / "checkpoint.pt")
+    assert build.build_trainer(words, last).load()  # a checkpoint from before memory was kept

@@ -10,8 +10,9 @@ Source: ours (docs/deviations.md). Next: trainer.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,7 @@ from vidllm_ros.training.stage_output import StageOutput
 from vidllm_ros.training.words import Terms, box_targets, word_losses
 
 FRAME_NS = 100_000_000  # rendered rooms: ten frames a second
+EXTRA_STATE = "_extra_state"
 LEARNING = ("projector", "language", "grounding", "box_features")
 
 
@@ -53,6 +55,15 @@ class PooledScene:
     targets: BoxTargets
     sentences: tuple[Sentence, ...]
 
+    def to(self, device: torch.device) -> PooledScene:
+        return PooledScene(
+            self.tokens.to(device),
+            self.positions.to(device),
+            self.evidence.to(device),
+            self.targets.to(device),
+            self.sentences,
+        )
+
 
 class WordsStage(nn.Module):
     """Freeze the geometry, replay pooled scenes, teach the language branch.
@@ -71,12 +82,25 @@ class WordsStage(nn.Module):
         for name in LEARNING:
             getattr(model, name).requires_grad_(True)
 
+    def get_extra_state(self) -> list[PooledScene]:
+        """Return the memory: a resumed run remembers what the stopped one did."""
+        return self.buffer
+
+    def set_extra_state(self, state: list[PooledScene]) -> None:
+        self.buffer = list(state)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights and memory; checkpoints from before the memory was kept have none."""
+        return super().load_state_dict({EXTRA_STATE: [], **state_dict}, strict, assign)
+
     def forward(self, batch: SceneBatch, progress: float) -> StageOutput:
         """Look at new windows, then learn from them and from some seen before."""
         fresh = self.look(batch)
         old = min(self.recipe.replay_scenes - len(fresh), len(self.buffer))
         order = torch.randperm(len(self.buffer))[: max(old, 0)].tolist()
-        scenes = [*fresh, *(self.buffer[i] for i in order)]
+        scenes = [*fresh, *(self.buffer[i].to(batch.images.device) for i in order)]
         self.buffer = [*self.buffer, *fresh][-self.recipe.replay_buffer :]
         terms = Terms(batch.images)
         word_losses(
