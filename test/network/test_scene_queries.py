@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Questions to a scene: repeatable, remembered while the scene lives, never a crash."""
 
+import copy
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -151,3 +153,15 @@ def test_boxes_written_in_words_are_read_back(model, scene, monkeypatch):
     assert box.center.tolist() == [1, 2, 3]
     assert box.size.tolist() == [0.5, 0.5, 1.0]
     assert (box.label, box.score) == ("the chair", 0.7)
+
+
+def test_threads_that_ask_at_once_get_what_each_would_alone(model, scene):
+    """They share one prefix, to which every question's words are added and cut off again."""
+    questions = [f"is there a {name} near the lamp?" for name in ("chair", "table", "bed", "door")]
+    alone = [model.answer(scene, question, max_new_tokens=6).text for question in questions]
+    with ThreadPoolExecutor(4) as pool:
+        asked = questions * 4
+        together = list(pool.map(lambda q: model.answer(scene, q, max_new_tokens=6).text, asked))
+    assert together == alone * 4
+    copied = copy.deepcopy(model)
+    assert copied._scenes.lock is not model._scenes.lock

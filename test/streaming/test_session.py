@@ -111,6 +111,14 @@ def test_answer_rests_on_named_boxes_in_the_map(make_session, walk):
     np.testing.assert_allclose(chair.center, session.objects[0].center, atol=1e-6)
 
 
+def test_a_place_without_evidence_is_not_seen(room, make_session, walk):
+    session = make_session(room.Backend(boxes=()))
+    walk(session, 8)
+    answer = session.ask("Where is the piano?")
+    assert (answer.text, answer.boxes) == ("not seen", ())
+    assert session.ask("is there a piano?").text == "heard is there a piano?"
+
+
 def test_questions_that_cannot_be_asked_say_why(make_session, walk):
     session = make_session(max_question_chars=20)
     with pytest.raises(NoWindowYetError, match="0 frames of 8"):

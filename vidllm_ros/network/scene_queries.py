@@ -8,11 +8,13 @@ without gradient. Next: language.py and grounding.py, which do the work.
 
 from __future__ import annotations
 
+import functools
+import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +32,9 @@ from vidllm_ros.structures import Answer, GroundedBox, SceneContext
 
 if TYPE_CHECKING:
     from vidllm_ros.network.vidllm import VidLLM
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_OVERLAP = 0.4
 EVIDENCE_BOXES = 4
@@ -58,13 +63,21 @@ class SceneCache:
     """Remember the state of the scenes asked last, for as long as their context lives.
 
     Keyed by identity: a `SceneContext` holds arrays and has no hash.
+
+    Attributes:
+        lock: held by each question, whatever thread asks: a prefix serves one at a time.
     """
 
     def __init__(self, capacity: int = 4) -> None:
         self.capacity = capacity
+        self.lock = threading.RLock()
         self._states: OrderedDict[int, tuple[weakref.ref[SceneContext], SceneState]] = (
             OrderedDict()
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy without contents: a copied network computes its own."""
+        return type(self), (self.capacity,)
 
     def __len__(self) -> int:
         return len(self._states)
@@ -103,7 +116,20 @@ def scene_state(model: VidLLM, scene: SceneContext) -> SceneState:
     return state
 
 
-@torch.inference_mode()
+def _one_at_a_time(
+    query: Callable[Concatenate[VidLLM, P], T],
+) -> Callable[Concatenate[VidLLM, P], T]:
+    """Run a question without gradient, and alone."""
+
+    @functools.wraps(query)
+    def alone(model: VidLLM, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with model._scenes.lock, torch.inference_mode():
+            return query(model, *args, **kwargs)
+
+    return alone
+
+
+@_one_at_a_time
 def answer(model: VidLLM, scene: SceneContext, question: str, max_new_tokens: int) -> Answer:
     """Answer a question and name the objects it is about."""
     state = scene_state(model, scene)
@@ -123,7 +149,7 @@ def answer(model: VidLLM, scene: SceneContext, question: str, max_new_tokens: in
     return Answer(said.text, said.confidence, boxes, scene.stamps_ns)
 
 
-@torch.inference_mode()
+@_one_at_a_time
 def describe(model: VidLLM, scene: SceneContext, box: GroundedBox, max_new_tokens: int) -> Answer:
     """Describe what is in a box."""
     state = scene_state(model, scene)
@@ -137,7 +163,7 @@ def describe(model: VidLLM, scene: SceneContext, box: GroundedBox, max_new_token
     return Answer(said.text, said.confidence, (box,), scene.stamps_ns)
 
 
-@torch.inference_mode()
+@_one_at_a_time
 def ground(
     model: VidLLM, scene: SceneContext, phrase: str, threshold: float | None, max_boxes: int
 ) -> tuple[GroundedBox, ...]:
@@ -150,7 +176,7 @@ def ground(
     return _pick(model, state.proposals, scores, [label] * len(scores), threshold, max_boxes)
 
 
-@torch.inference_mode()
+@_one_at_a_time
 def detect(
     model: VidLLM,
     scene: SceneContext,
@@ -169,7 +195,7 @@ def detect(
     return _pick(model, state.proposals, scores.max(axis=0), chosen, threshold, max_boxes)
 
 
-@torch.inference_mode()
+@_one_at_a_time
 def score_boxes(
     model: VidLLM, scene: SceneContext, boxes: Sequence[GroundedBox], phrase: str
 ) -> NDArray[np.float32]:
@@ -186,7 +212,7 @@ def score_boxes(
     return np.asarray(logits[0, 0].sigmoid().float().cpu().numpy(), np.float32)
 
 
-@torch.inference_mode()
+@_one_at_a_time
 def ground_in_words(model: VidLLM, scene: SceneContext, phrase: str) -> tuple[GroundedBox, ...]:
     """Let the language model write boxes and read them back; their score is its confidence."""
     state = scene_state(model, scene)

@@ -21,6 +21,9 @@ from vidllm_ros.structures import Answer, GroundedBox, Reconstruction
 
 Float64 = NDArray[np.float64]
 
+NOT_SEEN = "not seen"
+_PLACE_WORDS = ("where", "find", "locate")
+
 
 class SessionError(RuntimeError):
     """A request the session cannot serve now; the message says why and what to do."""
@@ -138,3 +141,8 @@ class SavedMap:
     objects_path: Path
     point_count: int
     object_count: int
+
+
+def asks_for_place(question: str) -> bool:
+    """Say whether a question wants to know where something is: words need a box for that."""
+    return question.lower().startswith(_PLACE_WORDS)

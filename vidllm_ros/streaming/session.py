@@ -30,6 +30,7 @@ from vidllm_ros.streaming.registration import (
     register,
 )
 from vidllm_ros.streaming.results import (
+    NOT_SEEN,
     EmptyQuestionError,
     NoWindowYetError,
     QuestionTooLongError,
@@ -39,6 +40,7 @@ from vidllm_ros.streaming.results import (
     SessionSettings,
     WindowOutdatedError,
     WindowResult,
+    asks_for_place,
 )
 from vidllm_ros.streaming.runner import NetworkRunner
 from vidllm_ros.streaming.stopwatch import Stopwatch
@@ -301,6 +303,8 @@ class Session:
     def ask(self, question: str) -> SessionAnswer:
         """Answer from the newest window; boxes come back in the map.
 
+        Where a place is asked for and no box is sure enough to be it, the answer is "not seen".
+
         Raises:
             NoWindowYetError, EmptyQuestionError, QuestionTooLongError: as `check_question`.
             Exception: whatever the backend raises.
@@ -316,7 +320,7 @@ class Session:
         with self._lock:
             named = tuple(world.tracker.identify(box) for box in boxes)
         return SessionAnswer(
-            text=answer.text,
+            text=answer.text if named or not asks_for_place(words) else NOT_SEEN,
             confidence=answer.confidence,
             boxes=named,
             stamps_ns=answer.stamps_ns,
