@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,3 +42,16 @@ def test_targets_are_checked_before_the_work(tmp_path):
         output_files.check_folder_target("--out", tmp_path / "file")
     with pytest.raises(UserError, match="--ply: expected a writable place"):
         output_files.check_file_target("--ply", tmp_path / "file" / "a.ply", ".ply")
+
+
+def test_a_place_that_refuses_files_is_refused_even_to_root(tmp_path, monkeypatch):
+    if Path("/proc").is_dir():
+        with pytest.raises(UserError, match="--out: expected a writable place, got /proc/x"):
+            output_files.check_folder_target("--out", Path("/proc/x"))
+
+    def full(dir):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output_files, "TemporaryFile", full)
+    with pytest.raises(UserError, match="--ply: expected a writable place"):
+        output_files.check_file_target("--ply", tmp_path / "a.ply", ".ply")

@@ -8,9 +8,9 @@ beside the target and are renamed (`write_atomically`). Next: infer.py and demo.
 from __future__ import annotations
 
 import json
-import os
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,5 +78,11 @@ def _check_writable(option: str, folder: Path) -> None:
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"{option}: expected a writable place, got {folder}; choose another")
+    refused = UserError(f"{option}: expected a writable place, got {folder}; choose another")
+    if not existing.is_dir():
+        raise refused
+    try:  # permissions alone say nothing to root, nor of a read-only disk
+        with TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise refused from error
