@@ -92,3 +92,12 @@ def test_exit_code_of_a_command_is_kept():
     assert command.run_command(stops, "x", []) == 3
     assert command.run_command(lambda: None, "x", []) == 0
     assert command.run_command(lambda: None, "x", ["--no-such"]) == 2
+
+
+def test_an_interrupt_during_the_imports_is_no_traceback(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vidllm_ros.cli.main.import_module", interrupted)
+    assert main.main(["infer", "film.mp4"]) == 130
+    assert capsys.readouterr().err == ""

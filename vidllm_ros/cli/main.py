@@ -16,7 +16,7 @@ from importlib import import_module
 from rich.console import Console
 from rich.table import Table
 
-from vidllm_ros.cli.command import complain
+from vidllm_ros.cli.command import INTERRUPTED, complain
 
 UNKNOWN_COMMAND = 2
 
@@ -67,8 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         names = ", ".join(SUB_COMMANDS)
         complain(f"vidllm: expected one of {names}, got {arguments[0]!r}; see vidllm --help")
         return UNKNOWN_COMMAND
-    module = import_module(f"vidllm_ros.cli.{chosen.module}")
-    return int(module.main(arguments[1:]))
+    try:
+        module = import_module(f"vidllm_ros.cli.{chosen.module}")
+        return int(module.main(arguments[1:]))
+    except KeyboardInterrupt:  # while torch was being imported
+        return INTERRUPTED
 
 
 def print_help() -> None:
