@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways to run faster compute the same and leave the weights' keys as they are."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from vidllm_ros.network.acceleration import (
+    KERNELS,
+    Acceleration,
+    accelerate,
+    attention_order,
+    can_quantize,
+    measured_ceilings,
+    probe_attention,
+)
+
+CPU = torch.device("cpu")
+
+
+@torch.no_grad()
+def test_channels_last_changes_no_number_and_no_key(build_tiny):
+    plain, fast = build_tiny(), build_tiny()
+    accelerate(fast, Acceleration(channels_last=True))
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    images = torch.rand(1, 3, 3, 42, 56)
+    before, after = plain.geometry(images), fast.geometry(images)
+    torch.testing.assert_close(after.depth_rel, before.depth_rel, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(after.metric_depth.depth, before.metric_depth.depth)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiled_blocks_compute_the_same_under_the_same_keys(build_tiny, monkeypatch):
+    plain, fast = build_tiny(), build_tiny()
+    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
+    for module in [*fast.aggregator.frame_blocks[:1]]:
+        module.compile(dynamic=False, backend="aot_eager")  # the tracing, without a C++ compiler
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    images = torch.rand(1, 3, 3, 42, 56)
+    torch.testing.assert_close(
+        fast.geometry(images).depth_rel, plain.geometry(images).depth_rel, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_the_probe_times_what_runs_here_and_the_order_follows():
+    shape = (1, 2, 40, 16)
+    seconds = probe_attention(shape, torch.float32, CPU)
+    assert "math" in seconds
+    assert set(seconds) <= set(KERNELS)
+    assert list(seconds.values()) == sorted(seconds.values())
+    q = torch.randn(shape)
+    with attention_order(seconds):
+        chosen = functional.scaled_dot_product_attention(q, q, q)
+    literal = torch.softmax(q @ q.mT / 4, -1) @ q
+    torch.testing.assert_close(chosen, literal, atol=1e-5, rtol=1e-5)
+    with attention_order({}):  # nothing was probed: any kernel
+        functional.scaled_dot_product_attention(q, q, q)
+
+
+def test_quantising_needs_its_library_and_a_known_kind(build_tiny):
+    with pytest.raises(ValueError, match="quantize"):
+        Acceleration(quantize="int3")
+    if can_quantize():
+        pytest.skip("torchao is installed")
+    with pytest.raises(ImportError, match="torchao"):
+        accelerate(build_tiny(), Acceleration(quantize="int8"))
+
+
+def test_ceilings_are_measured():
+    flops, bandwidth = measured_ceilings(CPU, torch.float32)
+    assert flops > 1e8
+    assert bandwidth > 1e7

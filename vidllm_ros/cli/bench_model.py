@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vidllm bench model`: the network stage by stage, against its floor and its plain twin.
+
+Weights are random: speed does not depend on them. Each stage and its literal twin run in turn in
+one process; ceilings of the machine are measured in the same run. `--account` prints the floor
+alone, for any size, on any machine. Next: bench_stages.py, the stages.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vidllm_ros.cli.bench_report import Bar, print_bars, surroundings, with_bars
+from vidllm_ros.cli.command import note, run_command
+from vidllm_ros.cli.output_files import check_file_target, write_json, write_picture
+
+if TYPE_CHECKING:
+    from vidllm_ros.network.account import StageCost, Workload
+    from vidllm_ros.network.configuration import VidLLMConfig
+
+RESOLUTIONS = {"nano": "84x112", "paper": "392x518"}
+NANO_BARS = (Bar("speedup_vs_plain", 1.5, "literal twin / as run, same run", is_least=True),)
+PAPER_BARS = (
+    Bar("reconstruction_s", 0.65, "32 frames with full-size depth, one H200, bf16"),
+    Bar("window_to_first_token_s", 0.80, "window to first token of an answer"),
+    Bar("further_question_s", 0.060, "further question on the scene to its first token"),
+    Bar("stride_window_ratio", 0.85, "window with remembered encodings / cold one"),
+    Bar("peak_memory_gb", 30.0, "device memory"),
+)
+
+
+def bench_model(
+    size: Annotated[str, typer.Option(help="nano or paper")] = "nano",
+    frames: Annotated[int, typer.Option(min=8, help="of a window")] = 32,
+    resolution: Annotated[str, typer.Option(help="HxW px; by size where empty")] = "",
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
+    repetitions: Annotated[int, typer.Option(min=1, help="of each stage")] = 7,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the blocks")] = False,
+    channels_last: Annotated[bool, typer.Option(help="maps of the dense heads")] = False,
+    quantize: Annotated[str, typer.Option(help="none, int8, int4; an approximation")] = "none",
+    plain: Annotated[bool, typer.Option(help="time the literal twin too")] = True,
+    account: Annotated[bool, typer.Option("--account", help="print the floor and end")] = False,
+    out: Annotated[Path, typer.Option(help="report, JSON; a chart beside it")] = Path(
+        "bench_model.json"
+    ),
+) -> None:
+    """Measure every stage of the network, or print what it must cost at least."""
+    check_file_target("--out", out, ".json")
+    config, load = _workload(size, frames, resolution or RESOLUTIONS.get(size, ""))
+    if account:
+        print_account(config, load)
+        return
+    from vidllm_ros.cli.bench_stages import StageBench
+    from vidllm_ros.network.acceleration import Acceleration
+
+    choice = Acceleration(compiled, channels_last, quantize)
+    note(f"building {size} with random weights")
+    bench = StageBench(config, load, device, precision, choice)
+    report: dict[str, Any] = {"size": size, "frames": frames, "resolution": list(load.size)}
+    report |= bench.measure(repetitions, plain)
+    report["peak_memory_gb"] = round(bench.peak_bytes() / 1e9, 3)
+    report["process_peak_gb"] = round(
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3
+    )
+    report |= surroundings(["model", "--size", size, "--frames", str(frames), "--device", device])
+    bars = PAPER_BARS if size == "paper" else NANO_BARS
+    report = with_bars(report, bars)
+    write_json(out, report)
+    print_stages(report)
+    print_bars(report, bars, f"{size}, {report['precision']} on {report['gpu'] or report['cpu']}")
+    write_chart(out.with_suffix(".png"), report)
+    print(json.dumps({"speedup_vs_plain": report.get("speedup_vs_plain")}))
+
+
+def _workload(size: str, frames: int, resolution: str) -> tuple[VidLLMConfig, Workload]:
+    from vidllm_ros.network.account import Workload
+    from vidllm_ros.network.configuration import VidLLMConfig
+    from vidllm_ros.network.presets import paper_config
+
+    if size not in RESOLUTIONS:
+        raise ValueError(f"size: expected nano or paper, got {size!r}")
+    parts = resolution.split("x")
+    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+        raise ValueError(f"resolution: expected HxW such as 392x518, got {resolution!r}")
+    config = VidLLMConfig(point_head=False) if size == "nano" else paper_config(point_head=False)
+    values = 4 if size == "nano" else 2
+    shape = (int(parts[0]), int(parts[1]))
+    return config, Workload(frames, shape, config.max_scene_tokens, bytes_per_value=values)
+
+
+def print_account(config: VidLLMConfig, load: Workload) -> None:
+    """Print operations and bytes of every stage, as Markdown."""
+    from vidllm_ros.network.account import Account
+
+    found = Account(config, load)
+    stages = found.stages()
+    height, width = load.size
+    print(f"{load.frames} frames of {height}x{width}, {load.scene_tokens} scene tokens\n")
+    print(
+        "| stage | GFLOP | of it attention | weights, MB | activations, MB |\n" + 5 * "|---" + "|"
+    )
+    for name, cost in [*stages.items(), ("all", _total(stages))]:
+        print(
+            f"| {name} | {cost.flops / 1e9:,.2f} | {cost.attention_flops / 1e9:,.2f} "
+            f"| {cost.weight_bytes / 1e6:,.1f} | {cost.activation_bytes / 1e6:,.1f} |"
+        )
+    print("\n| kept at once | MB |\n|---|---|")
+    for name, size in found.kept_bytes().items():
+        print(f"| {name} | {size / 1e6:,.1f} |")
+
+
+def _total(stages: dict[str, StageCost]) -> StageCost:
+    from vidllm_ros.network.account import StageCost
+
+    return StageCost(
+        sum(cost.flops for cost in stages.values()),
+        sum(cost.attention_flops for cost in stages.values()),
+        sum(cost.weight_bytes for cost in stages.values()),
+        sum(cost.activation_bytes for cost in stages.values()),
+    )
+
+
+def print_stages(report: dict[str, Any]) -> None:
+    """Print the stages as a table on stderr."""
+    table = Table(title="stages")
+    for column in ("stage", "ms", "quartiles", "TFLOP/s", "of the floor", "plain ms", "speed-up"):
+        table.add_column(column, justify="right")
+    for name, stage in report["stages"].items():
+        plain = stage.get("plain")
+        table.add_row(
+            name,
+            f"{stage['median_ms']:.2f}",
+            f"{stage['low_ms']:.2f}-{stage['high_ms']:.2f}",
+            f"{stage['tflop_per_s']:.3f}",
+            f"{stage['share_of_floor']:.0%}",
+            "" if plain is None else f"{plain['median_ms']:.2f}",
+            "" if plain is None else f"{plain['median_ms'] / stage['median_ms']:.2f}",
+        )
+    Console(stderr=True, width=110).print(table)
+
+
+def write_chart(path: Path, report: dict[str, Any]) -> None:
+    """Draw each stage's time beside its twin's and its floor's."""
+    from matplotlib.figure import Figure
+
+    names = list(report["stages"])
+    figure = Figure(figsize=(9, 0.5 * len(names) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    rows = range(len(names))
+    stages = [report["stages"][name] for name in names]
+    if all("plain" in stage for stage in stages):
+        plain = [stage["plain"]["median_ms"] for stage in stages]
+        axes.barh([row + 0.28 for row in rows], plain, 0.26, label="literal twin", color="#b0b0b0")
+    took = [stage["median_ms"] for stage in stages]
+    spread = [
+        [stage["median_ms"] - stage["low_ms"] for stage in stages],
+        [stage["high_ms"] - stage["median_ms"] for stage in stages],
+    ]
+    axes.barh(list(rows), took, 0.26, xerr=spread, label="as run", color="#2f6db3")
+    floor = [stage["floor_ms"] for stage in stages]
+    axes.barh([row - 0.28 for row in rows], floor, 0.26, label="floor", color="#5ca05c")
+    axes.set_yticks(list(rows), names)
+    axes.invert_yaxis()
+    axes.set_xlabel("ms, median and quartiles")
+    axes.set_title(f"{report['size']}, {report['frames']} frames, {report['precision']}")
+    axes.legend()
+    write_picture(path, figure)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(bench_model, "bench model", argv)

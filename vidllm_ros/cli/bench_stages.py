@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of `vidllm bench model`: what is run for each, and what its literal twin runs.
+
+Inputs of every stage are made once by the stages before it, so a stage's time is its own. Times
+on a GPU are taken between two waits for it. Next: network/plain_twin.py, the twins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vidllm_ros.network import plain_twin
+from vidllm_ros.network.acceleration import (
+    Acceleration,
+    accelerate,
+    attention_order,
+    measured_ceilings,
+    now,
+    probe_attention,
+)
+from vidllm_ros.network.account import Account, StageCost, Workload
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.language import next_token
+from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.streaming.repeated_timing import Call, measure_in_turn, spread_of
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+RECONSTRUCTION = ("encoder", "adapter", "aggregator", "camera_head", "depth_head", "metric_depth")
+NEW_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as it is run, and literally; where both are the same, `plain` is `run`."""
+
+    run: Call
+    plain: Call
+
+
+class StageBench:
+    """A network with random weights on a device, ready to be timed."""
+
+    def __init__(
+        self,
+        config: VidLLMConfig,
+        load: Workload,
+        device: str,
+        precision: str,
+        choice: Acceleration,
+    ) -> None:
+        self.device = torch.device(device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device: expected a GPU for {device!r}, torch sees none; take cpu")
+        if precision == "auto":
+            precision = "bfloat16" if self.device.type == "cuda" else "float32"
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision: expected auto, {', '.join(PRECISIONS)}, got {precision}")
+        self.precision, self.dtype = precision, PRECISIONS[precision]
+        self.load, self.choice = load, choice
+        self.account = Account(config, load)
+        self.model = build(config, self.device, self.dtype)
+        heads = config.aggregator_heads
+        tokens = load.frames * (self.account.patches + 1 + config.aggregator_registers)
+        shape = (1, heads, tokens, config.width // heads)
+        self.kernels = probe_attention(shape, self.dtype, self.device)
+
+    def peak_bytes(self) -> int:
+        """Device memory at its fullest since the start; 0 where the device does not count it."""
+        if self.device.type != "cuda":
+            return 0
+        return int(torch.cuda.max_memory_allocated(self.device))
+
+    @torch.no_grad()
+    def measure(self, repetitions: int, with_plain: bool) -> dict[str, Any]:
+        """Time every stage and its twin in turn; return the report."""
+        ceilings = measured_ceilings(self.device, self.dtype)
+        with self.model.autocast(), attention_order(self.kernels):
+            plain_stages = self._stages()
+            accelerate(self.model, self.choice)
+            seconds = self._time(plain_stages, repetitions, with_plain)
+        costs = self.account.stages()
+        report: dict[str, Any] = {
+            "precision": self.precision,
+            "acceleration": vars(self.choice),
+            "attention_kernels_ms": {n: round(1e3 * s, 3) for n, s in self.kernels.items()},
+            "ceiling_tflop_per_s": ceilings[0] / 1e12,
+            "ceiling_gb_per_s": ceilings[1] / 1e9,
+            "stages": {
+                name: _stage_report(seconds, name, costs[name], ceilings) for name in costs
+            },
+        }
+        return report | self._totals(seconds, with_plain)
+
+    def _time(
+        self, stages: dict[str, Stage], repetitions: int, with_plain: bool
+    ) -> dict[str, list[float]]:
+        calls: dict[str, Call] = {}
+        for name, stage in stages.items():
+            calls[name] = stage.run
+            if with_plain:
+                calls[f"{name} plain"] = stage.plain
+        return measure_in_turn(calls, repetitions, clock=lambda: now(self.device))
+
+    def _totals(self, seconds: dict[str, list[float]], with_plain: bool) -> dict[str, Any]:
+        def median(names: tuple[str, ...], suffix: str = "") -> float:
+            return sum(spread_of(seconds[name + suffix]).median for name in names)
+
+        reconstruction = median(RECONSTRUCTION)
+        first = reconstruction + median(("prefill", "first_token"))
+        remembered = reconstruction - median(("encoder",)) + median(("encoder_new",))
+        totals: dict[str, Any] = {
+            "reconstruction_s": reconstruction,
+            "window_to_first_token_s": first,
+            "further_question_s": median(("first_token",)),
+            "stride_window_ratio": remembered / reconstruction,
+        }
+        if with_plain:
+            every = (*RECONSTRUCTION, "prefill", "first_token")
+            totals["plain_window_to_first_token_s"] = median(every, " plain")
+            totals["speedup_vs_plain"] = totals["plain_window_to_first_token_s"] / first
+            further = median(("prefill", "first_token"), " plain")
+            totals["further_question_speedup_vs_plain"] = further / totals["further_question_s"]
+        return totals
+
+    def _stages(self) -> dict[str, Stage]:
+        """Run the network once and keep what each stage reads."""
+        model, load, config = self.model, self.load, self.model.config
+        images = torch.rand(1, load.frames, 3, *load.size, device=self.device)
+        new = images[:, :NEW_FRAMES].clone()
+        encoded = model.encoder(images)
+        adapted = model.adapter(encoded.patch_tokens)
+        aggregated = model.aggregator(adapted.geometry, encoded.grid)
+        levels = aggregated.patch_levels(config.aggregator_layers)
+        grid, size = encoded.grid, load.size
+        scene = torch.randn(1, load.scene_tokens, config.width, device=self.device)
+        scene = scene.to(encoded.patch_tokens.dtype)
+        ids = torch.randint(3, 200, (1, load.text_tokens), device=self.device)
+        embeds = model.projector(scene)
+        prefix = model.language.encode_scene(embeds)
+
+        def same(call: Call) -> Stage:
+            return Stage(call, call)
+
+        heads, twin = model.depth_head, plain_twin
+        return {
+            "encoder": Stage(
+                lambda: model.encoder(images), lambda: twin.encode(model.encoder, images)
+            ),
+            "encoder_new": same(lambda: model.encoder(new)),
+            "adapter": same(lambda: model.adapter(encoded.patch_tokens)),
+            "aggregator": Stage(
+                lambda: model.aggregator(adapted.geometry, grid),
+                lambda: twin.aggregate(model.aggregator, adapted.geometry, grid),
+            ),
+            "camera_head": same(lambda: model.camera_head(aggregated.last)),
+            "depth_head": Stage(
+                lambda: heads(levels, grid, size), lambda: twin.dense(heads, levels, grid, size)
+            ),
+            "metric_depth": Stage(
+                lambda: model.metric_depth(encoded.levels, grid, size, keep_bins=False),
+                lambda: twin.metric_depth(model.metric_depth, encoded.levels, grid, size),
+            ),
+            "prefill": Stage(
+                lambda: model.language.encode_scene(model.projector(scene)),
+                lambda: model.projector(scene),  # the twin reads the scene with each word
+            ),
+            "first_token": Stage(
+                lambda: next_token(model.language, prefix, ids),
+                lambda: twin.next_token(model.language, embeds, ids),
+            ),
+        }
+
+
+def build(config: VidLLMConfig, device: torch.device, dtype: torch.dtype) -> VidLLM:
+    """Build a network with random weights where it will run, in its number format.
+
+    The camera head stays in float32, as in a loaded checkpoint.
+    """
+    before = torch.get_default_dtype()
+    torch.manual_seed(0)
+    try:
+        torch.set_default_dtype(dtype)  # 7 billion weights in float32 would not fit beside others
+        with device:
+            model = VidLLM(config)
+    finally:
+        torch.set_default_dtype(before)
+    model.camera_head.float()
+    return model.eval().requires_grad_(False)
+
+
+def _stage_report(
+    seconds: dict[str, list[float]], name: str, cost: StageCost, ceilings: tuple[float, float]
+) -> dict[str, Any]:
+    spread = spread_of(seconds[name])
+    floor = max(cost.flops / ceilings[0], cost.byte_count / ceilings[1])
+    entry: dict[str, Any] = {
+        **spread.in_ms(),
+        "gflop": cost.flops / 1e9,
+        "tflop_per_s": cost.flops / spread.median / 1e12,
+        "floor_ms": 1e3 * floor,
+        "share_of_floor": floor / spread.median,
+    }
+    if f"{name} plain" in seconds:
+        entry["plain"] = spread_of(seconds[f"{name} plain"]).in_ms()
+    return entry
