@@ -34,6 +34,7 @@ PLAN = 240  # px, plans from above
 MOST_POINTS = 40_000
 TRUE_COLOR, OUR_COLOR = (40, 120, 40), (200, 60, 40)  # RGB
 PAPER = 250
+ROOM_M = 4.0  # a plan of boxes shows at least as much
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def box_pictures(case: Case, record: Record) -> list[Picture]:
     if not len(true) and not len(ours):
         return []
     layers = [(edges(true), TRUE_COLOR), (edges(ours), OUR_COLOR)]
-    return [plan(layers, "boxes from above")]
+    return [plan(layers, "boxes from above", radius=1, least_span=ROOM_M)]
 
 
 def edges(aabbs: Float64, steps: int = 60) -> Float64:
@@ -174,9 +175,19 @@ def edges(aabbs: Float64, steps: int = 60) -> Float64:
 
 
 def plan(
-    layers: Iterable[tuple[Float64, tuple[int, int, int]]], caption: str, radius: int = 0
+    layers: Iterable[tuple[Float64, tuple[int, int, int]]],
+    caption: str,
+    radius: int = 0,
+    least_span: float = 1e-6,
 ) -> Picture:
-    """Draw sets of points (N, 2), m, over each other on one square, the second axis upwards."""
+    """Draw sets of points (N, 2) over each other on one square, the second axis upwards.
+
+    Args:
+        layers: points and their colour; later ones are drawn over earlier ones.
+        caption: said under it, with how much the square is across.
+        radius: of a point's disc, px; 0 draws thin, transparent pixels.
+        least_span: the square shows at least as much.
+    """
     drawn = [(points[np.isfinite(points).all(axis=1)], color) for points, color in layers]
     every = np.concatenate([points for points, _ in drawn])
     image = np.full((PLAN, PLAN, 3), PAPER, np.uint8)
@@ -184,7 +195,7 @@ def plan(
     if not len(every):
         return Picture(image, f"{caption}; nothing to draw")
     low, high = np.quantile(every, (0.002, 0.998), axis=0) if not radius else limits(every)
-    span = max(float((high - low).max()), 1e-6) * 1.08
+    span = max(float((high - low).max()) * 1.08, least_span)
     middle = (low + high) / 2
     for points, color in drawn:
         step = max(1, len(points) // MOST_POINTS)
