@@ -6,12 +6,8 @@ import pytest
 
 from vidllm_ros.data.synthrooms import make_scene
 from vidllm_ros.evaluation.baselines import fit_baselines
-from vidllm_ros.evaluation.benchmark_synthrooms import (
-    TEST_SEEDS,
-    load,
-    parse_seeds,
-    sample_cases,
-)
+from vidllm_ros.evaluation.benchmark_seeds import TEST_SEEDS, parse_seeds
+from vidllm_ros.evaluation.benchmark_synthrooms import load, sample_cases
 from vidllm_ros.evaluation.benchmark_synthrooms_scores import (
     RoomTally,
     task_of,

@@ -52,7 +52,9 @@ def test_an_object_is_hit_once_and_only_by_its_name(sample):
     box = sample.objects[0].box
     other = next(o.label for o in sample.objects if o.label != box.label)
     truth = np.array([[0.0, 0, 0, 1, 1, 1]])
-    one = replace(sample, objects=sample.objects[:1], questions=(), references=(), captions=())
+    one = replace(
+        sample, objects=sample.objects[:1], questions=(), references=(), captions=(), situations=()
+    )
     twice = [box, box]
     assert count_hits(twice, truth.repeat(2, 0), one, truth) == 1
     assert count_hits([replace(box, label=other)], truth, one, truth) == 0

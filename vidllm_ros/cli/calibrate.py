@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from vidllm_ros.cli.command import note, run_command
-from vidllm_ros.cli.evaluate import parse_seeds
+from vidllm_ros.evaluation.benchmark_seeds import parse_seeds
 
 FIELD = "grounding_threshold"
 

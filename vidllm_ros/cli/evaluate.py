@@ -4,7 +4,8 @@
 Predictions are kept beside the report as they are made, so the same command goes on where it was
 stopped; `accelerate launch -m vidllm_ros.cli.evaluate ...` shares the scenes out over processes.
 On SynthRooms trivial answers are measured beside: constants fitted on training rooms, and a
-language model that never sees a scene. Next: score.py, which scores anybody's predictions.
+language model that never sees a scene (evaluate_baselines.py). Next: score.py, which scores
+anybody's predictions.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,20 +24,17 @@ import typer
 
 from vidllm_ros.cli.command import note, run_command
 from vidllm_ros.evaluation.benchmark_registry import BENCHMARKS
+from vidllm_ros.evaluation.benchmark_seeds import TEST_SEEDS, parse_seeds
 
 if TYPE_CHECKING:
-    from vidllm_ros.data.samples import Question, SceneSample
-    from vidllm_ros.evaluation.baselines import Baselines
     from vidllm_ros.evaluation.benchmark_cases import Benchmark, Cases
     from vidllm_ros.evaluation.benchmark_run import RunFolder
-    from vidllm_ros.evaluation.benchmark_synthrooms_scores import TextOnly
     from vidllm_ros.evaluation.predictor import Predictor
     from vidllm_ros.network.vidllm import VidLLM
 
 SYNTHROOMS = "synthrooms"
 BOX_BENCHMARKS = (SYNTHROOMS, "scan2cap", "scanrefer", "multi3drefer", "nr3d", "sr3d")
 asked: ContextVar[str] = ContextVar("asked", default="")
-TEST_SEEDS = "2000000:2000200"
 
 
 @dataclass(frozen=True)
@@ -102,6 +99,8 @@ def evaluate(
     if benchmark == SYNTHROOMS:
         facts |= {"seeds": cases.split, "rooms": len(cases.scene_ids)}
         if baseline_rooms:
+            from vidllm_ros.cli.evaluate_baselines import load_training_rooms, with_baselines
+
             rooms = load_training_rooms(training_rooms, baseline_rooms, frames)
             chosen, more = with_baselines(chosen, rooms, network, text_only_minutes)
             facts |= more
@@ -121,7 +120,7 @@ def open_benchmark(
 
     benchmark = load_benchmark(name)
     if name == SYNTHROOMS:
-        from vidllm_ros.evaluation.benchmark_synthrooms import parse_seeds, with_frames
+        from vidllm_ros.evaluation.benchmark_synthrooms import with_frames
 
         split = seeds or (split if split not in ("", "test") else TEST_SEEDS)
         parse_seeds(split)
@@ -278,66 +277,6 @@ def finish(
     written = write_report(out, outcome, pages)
     print(json.dumps(report_entries(outcome), indent=1))
     note("wrote " + ", ".join(str(file) for file in written))
-
-
-def load_training_rooms(folder: Path | None, count: int, frames: int) -> Iterator[SceneSample]:
-    """Rooms of the training split: from a folder of rendered ones, or rendered now."""
-    from vidllm_ros.data.synthrooms import load_sample, make_scene
-
-    if folder is None:
-        yield from (make_scene(seed, frames=frames) for seed in range(count))
-        return
-    files = sorted(folder.glob("*.npz"))[:count]
-    if not files:
-        raise FileNotFoundError(f"training-rooms: expected rendered rooms in {folder}, got none")
-    yield from (load_sample(file) for file in files)
-
-
-def with_baselines(
-    benchmark: Benchmark,
-    rooms: Iterable[SceneSample],
-    network: VidLLM | None,
-    text_only_minutes: float,
-) -> tuple[Benchmark, dict[str, Any]]:
-    """Return SynthRooms with trivial answers scored beside, and what to say of them."""
-    from vidllm_ros.evaluation.baselines import fit_baselines
-    from vidllm_ros.evaluation.benchmark_synthrooms_scores import score
-
-    note("fitting the baselines on training rooms")
-    questions: list[Question] = []
-    baselines: Baselines = fit_baselines(noting_questions(rooms, questions))
-    text_only = train_text_only(network, questions, text_only_minutes)
-    scorer = partial(score, baselines=baselines, text_only=text_only)
-    facts = {
-        "baseline_depth_m": round(baselines.depth_m, 3),
-        "baseline_answer": baselines.answer,
-        "baseline_rooms": baselines.rooms,
-    }
-    return replace(benchmark, score=scorer), facts
-
-
-def noting_questions(
-    rooms: Iterable[SceneSample], questions: list[Question]
-) -> Iterator[SceneSample]:
-    """Pass rooms on, one in memory at a time, and keep what is asked about them."""
-    for room in rooms:
-        questions += room.questions
-        yield room
-
-
-def train_text_only(
-    network: VidLLM | None, questions: Sequence[Question], minutes: float
-) -> TextOnly | None:
-    """Train the answerer that never sees a scene, on these questions."""
-    if minutes <= 0 or network is None:
-        return None
-    from vidllm_ros.evaluation.text_only import TextOnlyAnswerer
-
-    note(f"training the text-only answerer on {len(questions)} questions")
-    answerer = TextOnlyAnswerer(network.config.language_config(), network.language.tokenizer)
-    loss = answerer.fit(questions, minutes)
-    note(f"its loss: {loss:.3f}")
-    return answerer
 
 
 def note_command(name: str, argv: Sequence[str] | None) -> None:

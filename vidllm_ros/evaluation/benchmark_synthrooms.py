@@ -27,6 +27,7 @@ from vidllm_ros.data.synthrooms.prerender import (
 )
 from vidllm_ros.data.synthrooms.storage import load_sample
 from vidllm_ros.evaluation.benchmark_cases import Benchmark, Case, Cases, Record
+from vidllm_ros.evaluation.benchmark_seeds import TEST_SEEDS, parse_seeds
 from vidllm_ros.evaluation.benchmark_synthrooms_scores import GEOMETRY, score, task_of
 from vidllm_ros.evaluation.caption_benchmarks import CaptionTruth, predict_caption
 from vidllm_ros.evaluation.grounding_benchmarks import BoxTruth, predict_box, predict_boxes
@@ -34,7 +35,6 @@ from vidllm_ros.evaluation.predictor import Predictor, SceneView, require_abilit
 from vidllm_ros.evaluation.qa_benchmarks import AnswerTruth, predict_answer
 from vidllm_ros.geometry.boxes import corners_of
 
-TEST_SEEDS = "2000000:2000200"  # frozen: every number of the project is on these
 FRAMES = 32
 PREDICT = {
     "question": predict_answer,
@@ -43,21 +43,6 @@ PREDICT = {
     "object": predict_caption,
 }
 _SCENE = re.compile(r"synthroom(\d+)$")
-
-
-def parse_seeds(text: str) -> tuple[int, int]:
-    """Read A:B.
-
-    Raises:
-        ValueError: it is not two whole numbers, the second greater.
-    """
-    parts = text.split(":")
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
-        raise ValueError(f"seeds: expected A:B such as {TEST_SEEDS}, got {text!r}")
-    first, last = int(parts[0]), int(parts[1])
-    if first >= last:
-        raise ValueError(f"seeds: expected A below B, got {text!r}")
-    return first, last
 
 
 def room_boxes(sample: SceneSample, object_ids: Sequence[int]) -> NDArray[np.float64]:
