@@ -26,6 +26,8 @@ import numpy as np
 LARGEST_GROWTH = 0.03
 SAMPLE_S = 1.0
 REPLY_S = 60.0
+MAP_BOUND = ("-p", "max_map_points:=100000")
+"""The map may grow until its bound; here it reaches it while warming up, so that leaks show."""
 QUESTIONS = (
     "is there a table in the room?",
     "how many chairs are there?",
@@ -116,7 +118,7 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     asker, stop = Asker(), threading.Event()
     with RosProcesses(folder, environment) as processes:
-        node = processes.start("node", options.node_arguments)
+        node = processes.start("node", ["--ros-args", *MAP_BOUND, *options.node_arguments])
         record = processes.start("record", ["--out", str(folder / "record")], accepted=(0, 1))
         player = ["--rate", str(options.rate), "--loop", "0", "--wait", "120"]
         processes.start("play", [str(folder / "room.npz"), *player])
@@ -184,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--room", type=int, default=2_000_024, help="seed of the room")
     parser.add_argument("--rate", type=float, default=10.0, help="frames a second")
     parser.add_argument("--out", type=Path, default=Path("log/soak.json"), help="where to report")
-    parser.add_argument("node_arguments", nargs="*", help="after --, to the node")
+    parser.add_argument("node_arguments", nargs="*", help="after --: ROS arguments for the node")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="vidllm-soak-") as folder:
         report = soak(options, Path(folder))

@@ -110,8 +110,8 @@ def test_out_of_memory_takes_a_smaller_step(
     harness.wait_active()
     heard = harness.listen(topics.DIAGNOSTICS)
     harness.feed(8)
-    line = harness.wait_said("out of memory with 8 frames (CUDA out of memory")
-    assert "going on with 4 a window; a smaller window_size" in line
+    line = harness.wait_said("short of memory: 4 of 8 frames")
+    assert "a smaller window_size or model, or another device" in line
     harness.wait_windows(1)
     newest = harness.node._engine._session.newest
     assert len(newest.reconstruction.stamps_ns) == 4
@@ -120,7 +120,7 @@ def test_out_of_memory_takes_a_smaller_step(
     harness.wait_windows(2)
     assert harness.node._engine._session.newest.world_index == 0  # still joined to the map
     wait_until(
-        lambda: any("it ran out: 4 frames a window now" in s.message for s in heard[-1].status),
+        lambda: heard and any("short of memory" in status.message for status in heard[-1].status),
         "the diagnostic says it",
     )
     assert harness.ask("are you well?").success
@@ -181,9 +181,10 @@ def test_the_models_memory_comes_back(start: Callable[..., Any]) -> None:
         held = memory_used_bytes("cpu")
         assert harness.change(CLEANUP)
     weights = sum(file.stat().st_size for file in NANO.glob("*.safetensors"))
-    line = harness.wait_said("MiB given back on cpu")
-    given_back = float(line.split("cleanup: ")[1].split(" MiB")[0]) * 2**20
-    assert given_back > 0.5 * weights
+    lines = [line for line in harness.said() if "MiB given back on cpu" in line]
+    given_back = [float(line.split("cleanup: ")[1].split(" MiB")[0]) for line in lines]
+    assert len(given_back) == 2
+    assert max(given_back) * 2**20 > 0.5 * weights
     assert memory_used_bytes("cpu") < held
 
 

@@ -42,7 +42,7 @@ class Situation:
         waiting_questions: questions in the queue.
         memory_bytes: held by the process on the device.
         free_bytes: free on the device.
-        frame_limit: frames a window may have since memory ran out; None where it never did.
+        reduced: how the newest window was cut where memory was short, in words; else empty.
         listeners: subscriptions to the results, all topics together.
         scale_check: measured depth against ours, in words; empty without a depth topic.
     """
@@ -56,7 +56,7 @@ class Situation:
     waiting_questions: int = 0
     memory_bytes: int = 0
     free_bytes: int = 0
-    frame_limit: int | None = None
+    reduced: str = ""
     listeners: int = 0
     scale_check: str = ""
 
@@ -182,9 +182,8 @@ def _memory(situation: Situation) -> Part:
     }
     used, free = situation.memory_bytes / 2**20, situation.free_bytes / 2**20
     words = f"{used:.0f} MiB on {situation.device or 'no device yet'}, {free:.0f} MiB free"
-    if situation.frame_limit is not None:
-        values["frame_limit"] = situation.frame_limit
-        return WARN, f"{words}; it ran out: {situation.frame_limit} frames a window now", values
+    if situation.reduced:
+        return WARN, f"{situation.reduced}; {words}", values
     return OK, words, values
 
 

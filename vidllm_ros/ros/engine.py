@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidllm_ros.ros.memory_step import SteppingBackend
-from vidllm_ros.ros.model_loading import LoadedBackend, release_memory
+from vidllm_ros.ros.model_loading import LoadedBackend, trim_memory
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.scale_check import ScaleCheck
 from vidllm_ros.streaming.session import (
@@ -34,6 +33,8 @@ from vidllm_ros.streaming.window import Added, FrameCounts, WindowSettings
 from vidllm_ros.streaming.worker import JobKind, Worker, WorkerClosedError
 
 CLOSE_TIMEOUT_S = 2.0
+TRIM_EVERY = 8
+"""Windows after which freed memory is handed back to the system; costs some milliseconds."""
 Locate = Callable[[str, int], NDArray[np.float64] | None]
 """Optical frame and stamp in ns to T_map_camera, where TF knows it."""
 
@@ -80,8 +81,7 @@ class Engine:
             loaded: what computes.
             parameters: the node's current ones.
             on_window: called on the worker's thread with each finished window.
-            on_failed: called on the worker's thread with a sentence when a window failed, or
-                when memory ran out and a smaller step is taken.
+            on_failed: called on the worker's thread with a sentence when a window failed.
         """
         self.loaded = loaded
         self.scale_check = ScaleCheck()
@@ -90,10 +90,7 @@ class Engine:
         self._on_window = on_window
         self._on_failed = on_failed
         self._applied = parameters()
-        self._backend = SteppingBackend(
-            loaded.backend, lambda: release_memory(loaded.device), on_failed
-        )
-        self._session = Session(self._backend, session_settings(self._applied))
+        self._session = Session(loaded.backend, session_settings(self._applied))
         self._worker = Worker(self._applied.ask_queue)
         self._is_running = False
         self._questions: set[Future[SessionAnswer]] = set()
@@ -126,9 +123,10 @@ class Engine:
         return self._session.counts
 
     @property
-    def frame_limit(self) -> int | None:
-        """Frames a window may have since memory ran out; None where it never did."""
-        return self._backend.frame_limit
+    def reduced(self) -> str:
+        """How the newest window was cut where memory was short, in words; else empty."""
+        newest = self._session.newest
+        return newest.reduced if newest else ""
 
     @property
     def windows_done(self) -> int:
@@ -148,6 +146,9 @@ class Engine:
             result = self._session.process(window, T_map_camera)
             self.scale_check.compare(result.reconstruction)
             self._on_window(result)
+            del result
+            if self._session.windows_done % TRIM_EVERY == 0:
+                trim_memory()
         except WindowOutdatedError:
             return  # the world was reset while it was computed
         except Exception as error:

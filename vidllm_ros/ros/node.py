@@ -69,6 +69,7 @@ class VidllmNode(LifecycleNode):
         self._transform: CameraTransform | None = None
         self._handles: list[Callable[[], None]] = []
         """What activate opened, as the functions that close it; see `_release`."""
+        self._reduced = ""  # how the last window was cut for lack of memory
         self._release_lock = threading.RLock()
         self._health = Health()
         self._parameter_server = ParameterServer(self, lambda: self._engine is None)
@@ -130,7 +131,7 @@ class VidllmNode(LifecycleNode):
             waiting_questions=self._questions.waiting,
             memory_bytes=memory_used_bytes(loaded.device if loaded else "cpu"),
             free_bytes=free_bytes(loaded.device if loaded else "cpu"),
-            frame_limit=engine.frame_limit if engine else None,
+            reduced=engine.reduced if engine else "",
             listeners=outputs.listeners if outputs else 0,
             scale_check=engine.scale_check.words if engine else "",
         )
@@ -270,6 +271,10 @@ class VidllmNode(LifecycleNode):
             transform.publish(window.stamps_ns[-1], window.frame_id, result.poses_map[-1])
         found = f"{len(result.cloud)} points, {len(result.objects)} objects"
         self.get_logger().info(f"window {result.window_index}: {found}, {seconds:.2f} s")
+        if result.reduced and result.reduced != self._reduced:
+            fix = "a smaller window_size or model, or another device, avoids it"
+            self.get_logger().warning(f"window {result.window_index}: {result.reduced}; {fix}")
+        self._reduced = result.reduced
 
     def _on_failed(self, words: str) -> None:
         """Say that a window could not be computed; the node goes on."""
