@@ -69,7 +69,7 @@ class Asker:
         self.asked = 0
         self.codes: Counter[str] = Counter()
         self.latencies_s: list[float] = []
-        self.dropped = 0
+        self.lost: list[str] = []
 
     def run(self, stop: threading.Event) -> None:
         """Ask until told to stop; a reply that does not come is counted as dropped."""
@@ -89,8 +89,9 @@ class Asker:
                 self.asked += 1
                 try:
                     reply = client.call(Ask.Request(question=question), REPLY_S)
-                except NoServiceError:
-                    self.dropped += 1
+                except NoServiceError as error:
+                    after = sum(self.codes.values())
+                    self.lost.append(f"question {self.asked}, after {after} replies: {error}")
                     continue
                 self.codes[ERROR_NAMES[reply.error_code]] += 1
                 self.latencies_s.append(time.monotonic() - started)
@@ -154,7 +155,8 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "rss_mib": [round(value / 2**20, 1) for value in rss[:: max(1, len(rss) // 60)]],
         "asked": asker.asked,
         "replies": dict(asker.codes),
-        "dropped_replies": asker.dropped,
+        "dropped_replies": len(asker.lost),
+        "dropped": asker.lost,
         "latency_p50_s": float(np.percentile(latencies, 50)),
         "latency_p99_s": float(np.percentile(latencies, 99)),
         "node_exit_code": ended,
