@@ -165,3 +165,59 @@ def test_threads_that_ask_at_once_get_what_each_would_alone(model, scene):
     assert together == alone * 4
     copied = copy.deepcopy(model)
     assert copied._scenes.lock is not model._scenes.lock
+
+
+def plain_answer(model, scene, question, most):
+    """One pass for the words, another one for the boxes."""
+    template = model.language.template
+    with torch.inference_mode():
+        state = scene_queries.scene_state(model, scene)
+        prompt = prompts.question_prompt(question, template=template)
+        said = model.language.generate(state.prefix, prompt, most)
+        scores = scene_queries._proposal_scores(model, state, [question])[0]
+        vocabulary = model.config.label_vocabulary
+        names = scene_queries._label_scores(model, state, tuple(vocabulary)).argmax(axis=0)
+        labels = [vocabulary[index] for index in names]
+        boxes = scene_queries._pick(model, state.proposals, scores, labels, None, 4)
+    return said, boxes
+
+
+@pytest.mark.parametrize("template", ["plain", "vicuna"])
+def test_answering_and_pointing_in_one_pass_equals_two(model, scene, template):
+    model.language.template = prompts.TEMPLATES[template]
+    model.config.grounding_threshold = 0.0
+    for question in ("How many?", "What colour is the table beside the lamp?", "where is 🪑 é"):
+        for most in (0, 1, 7):
+            said, boxes = plain_answer(model, scene, question, most)
+            answer = model.answer(scene, question, most)
+            assert answer.text == said.text
+            assert answer.confidence == pytest.approx(said.confidence, rel=1e-4)
+            assert [box.label for box in answer.boxes] == [box.label for box in boxes]
+            for ours, plain in zip(answer.boxes, boxes, strict=True):
+                np.testing.assert_array_equal(ours.center, plain.center)
+                assert ours.score == pytest.approx(plain.score, rel=1e-4)
+    assert boxes
+
+
+def test_a_question_runs_its_prompts_once_and_leaves_the_prefix(model, scene, monkeypatch):
+    model.answer(scene, "How many?", 3)  # label scores are there from now on
+    state = model._scenes.get(scene)
+    before = [layer.keys.clone() for layer in state.prefix.cache.layers]
+    passes = []
+    run = model.language.model.base_model.forward
+    monkeypatch.setattr(
+        model.language.model.base_model,
+        "forward",
+        lambda *args, **kwargs: passes.append(1) or run(*args, **kwargs),
+    )
+    model.answer(scene, "How many chairs?", 1)
+    assert len(passes) == 1
+    for layer, kept in zip(state.prefix.cache.layers, before, strict=True):
+        assert torch.equal(layer.keys, kept)
+
+
+def test_a_question_longer_than_the_context_is_refused_and_harms_nothing(model, scene):
+    said = model.answer(scene, "How many?", 5)
+    with pytest.raises(ValueError, match="expected at most"):
+        model.answer(scene, "x y " * 400, 3)
+    assert model.answer(scene, "How many?", 5).text == said.text

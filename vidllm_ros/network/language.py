@@ -18,7 +18,14 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedTokenizer
 
 from vidllm_ros import prompts
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.text_packing import PackedText, encode, special_ids
+from vidllm_ros.network.scene_prefix import ScenePrefix, packed_mask
+from vidllm_ros.network.text_packing import (
+    PackedText,
+    Segment,
+    encode,
+    pack_segments,
+    special_ids,
+)
 
 
 @dataclass(frozen=True)
@@ -32,19 +39,6 @@ class LanguageOutput:
 
     logits: Tensor
     hidden: Tensor
-
-
-@dataclass(frozen=True)
-class ScenePrefix:
-    """One scene as the language model remembers it.
-
-    Attributes:
-        cache: keys and values of the prefix; segments are appended and cut off again.
-        length: tokens of the prefix.
-    """
-
-    cache: DynamicCache
-    length: int
 
 
 @dataclass(frozen=True)
@@ -145,7 +139,7 @@ class SceneLanguageModel(nn.Module):
         )
         hidden = self.model.base_model(
             inputs_embeds=torch.cat([prefix, words], dim=1),
-            attention_mask=_packed_mask(prefix_mask, text.segment_ids),
+            attention_mask=packed_mask(prefix_mask, text.segment_ids),
             position_ids=positions,
             use_cache=False,
         ).last_hidden_state[:, width:]
@@ -178,24 +172,8 @@ class SceneLanguageModel(nn.Module):
         Raises:
             ValueError: a segment does not fit the context beside the scene.
         """
-        longest = int(text.offsets.max()) + 1
-        if prefix.length + longest > self.max_length:
-            raise ValueError(
-                f"phrase: expected at most {self.max_length - prefix.length} tokens beside this "
-                f"scene, got {longest}; shorten it"
-            )
-        words = self._embed(text.ids, box_embeds)
-        seen = torch.ones(1, prefix.length, dtype=torch.bool, device=words.device)
-        try:
-            hidden = self.model.base_model(
-                inputs_embeds=words,
-                attention_mask=_packed_mask(seen, text.segment_ids)[:, :, prefix.length :],
-                position_ids=prefix.length + text.offsets,
-                past_key_values=prefix.cache,
-                use_cache=True,
-            ).last_hidden_state
-        finally:
-            _forget_segments(prefix)
+        with prefix.lent():
+            hidden = self._append_packed(prefix, text, box_embeds)
         return LanguageOutput(self._logits(hidden), hidden)
 
     def generate(
@@ -211,33 +189,94 @@ class SceneLanguageModel(nn.Module):
             ValueError: the prompt does not fit the context beside the scene.
         """
         ids = encode(self.tokenizer, prompt)
-        room = self.max_length - prefix.length - len(ids)
+        room = self._room_after(prefix, len(ids))
+        device = self.model.get_input_embeddings().weight.device
+        with prefix.lent():
+            words = self._embed(torch.tensor([ids], device=device), box_embeds)
+            hidden = self._append(prefix, words)
+            return self._continue(prefix, hidden[:, -1], min(max_new_tokens, room))
+
+    def generate_and_point(
+        self, prefix: ScenePrefix, prompt: str, pointer: str, max_new_tokens: int
+    ) -> tuple[Generated, Tensor]:
+        """Do `generate` and read the state of another prompt's <loc>, both read in one pass.
+
+        Args:
+            prefix: the scene, which stays as it was.
+            prompt: what is continued; without <loc>.
+            pointer: of `prompts.grounding_prompt`, ends in <loc>.
+            max_new_tokens: at most so many.
+
+        Returns:
+            the continuation, and the hidden state at <loc>, (1, 1, D).
+
+        Raises:
+            ValueError: one of the prompts does not fit the context beside the scene.
+        """
+        text = pack_segments(self.tokenizer, [[Segment(prompt), Segment(pointer)]])
+        asked = int((text.segment_ids == 0).sum())
+        room = self._room_after(prefix, asked)
+        device = self.model.get_input_embeddings().weight.device
+        with prefix.lent():
+            hidden = self._append_packed(prefix, text.to(device), None)
+            prefix.cut(asked)  # the answer follows the question alone
+            said = self._continue(prefix, hidden[:, asked - 1], min(max_new_tokens, room))
+        return said, hidden[:, -1:]
+
+    def _room_after(self, prefix: ScenePrefix, words: int) -> int:
+        """Say how many tokens fit behind a scene and a prompt: one at least."""
+        room = self.max_length - prefix.length - words
         if room < 1:
             raise ValueError(
                 f"question: expected at most {self.max_length - prefix.length - 1} tokens beside "
-                f"this scene, got {len(ids)}; shorten it"
+                f"this scene, got {words}; shorten it"
             )
+        return room
+
+    def _append(self, prefix: ScenePrefix, words: Tensor) -> Tensor:
+        """Read words (1, L, D) after what the cache holds; hidden states (1, L, D)."""
+        hidden: Tensor = self.model.base_model(
+            inputs_embeds=words, past_key_values=prefix.cache, use_cache=True
+        ).last_hidden_state
+        return hidden
+
+    def _append_packed(
+        self, prefix: ScenePrefix, text: PackedText, box_embeds: Tensor | None
+    ) -> Tensor:
+        """Read segments (1, L) side by side after the prefix; hidden states (1, L, D)."""
+        longest = int(text.offsets.max()) + 1
+        if prefix.length + longest > self.max_length:
+            raise ValueError(
+                f"phrase: expected at most {self.max_length - prefix.length} tokens beside this "
+                f"scene, got {longest}; shorten it"
+            )
+        words = self._embed(text.ids, box_embeds)
+        seen = torch.ones(1, prefix.length, dtype=torch.bool, device=words.device)
+        hidden: Tensor = self.model.base_model(
+            inputs_embeds=words,
+            attention_mask=packed_mask(seen, text.segment_ids)[:, :, prefix.length :],
+            position_ids=prefix.length + text.offsets,
+            past_key_values=prefix.cache,
+            use_cache=True,
+        ).last_hidden_state
+        return hidden
+
+    def _continue(self, prefix: ScenePrefix, hidden: Tensor, most: int) -> Generated:
+        """Go on greedily from the prompt's last state, (1, D), with the prompt in the cache."""
         special = special_ids(self.tokenizer)
         never = [special.pad, special.bos, special.loc, special.box]
-        device = self.model.get_input_embeddings().weight.device
         chosen: list[int] = []
         log_probability = 0.0
-        words = self._embed(torch.tensor([ids], device=device), box_embeds)
-        try:
-            for _ in range(min(max_new_tokens, room)):
-                hidden = self.model.base_model(
-                    inputs_embeds=words, past_key_values=prefix.cache, use_cache=True
-                ).last_hidden_state
-                logits = self._logits(hidden[:, -1]).float()[0]
-                logits[never] = -torch.inf
-                best = int(logits.argmax())
-                log_probability += float(logits.log_softmax(-1)[best])
-                chosen.append(best)
-                if best == special.eos:
-                    break
-                words = self._embed(torch.tensor([[best]], device=device), None)
-        finally:
-            _forget_segments(prefix)
+        while len(chosen) < most:
+            logits = self._logits(hidden).float()[0]
+            logits[never] = -torch.inf
+            best = int(logits.argmax())
+            log_probability += float(logits.log_softmax(-1)[best])
+            chosen.append(best)
+            if best == special.eos or len(chosen) == most:
+                break
+            words = self._embed(torch.tensor([[best]], device=hidden.device), None)
+            hidden = self._append(prefix, words)[:, -1]
         confidence = float(torch.tensor(log_probability / max(1, len(chosen))).exp())
         text = str(self.tokenizer.decode(chosen, skip_special_tokens=True)).strip()
         return Generated(text, confidence)
@@ -263,39 +302,10 @@ class SceneLanguageModel(nn.Module):
 
 def next_token(language: SceneLanguageModel, prefix: ScenePrefix, ids: Tensor) -> Tensor:
     """Return the logits after `ids`, (1, V), from a scene read before; the prefix stays."""
-    try:
+    with prefix.lent():
         hidden = language.model.base_model(
             inputs_embeds=language.model.get_input_embeddings()(ids),
             past_key_values=prefix.cache,
             use_cache=True,
         ).last_hidden_state
-    finally:
-        _forget_segments(prefix)
     return language._logits(hidden[:, -1])
-
-
-def _forget_segments(prefix: ScenePrefix) -> None:
-    """Cut every layer back to the prefix, also where a pass stopped between layers."""
-    layers: list[Any] = list(prefix.cache.layers)
-    for layer in layers:
-        extra = int(layer.get_seq_length()) - prefix.length
-        if extra > 0:
-            layer.crop(-extra)
-
-
-def _packed_mask(prefix_mask: Tensor, segment_ids: Tensor) -> Tensor:
-    """Say who attends to whom, (B, 1, P + L, P + L): causal, real prefix, own segment.
-
-    Args:
-        prefix_mask: (B, P).
-        segment_ids: (B, L), -1 where padded; padding sees the prefix and itself, so that no row of
-            the softmax is empty.
-    """
-    batch, width = prefix_mask.shape
-    # The prefix is nobody's segment: -2.
-    owner = torch.cat([segment_ids.new_full((batch, width), -2), segment_ids], dim=1)
-    real = torch.cat([prefix_mask, torch.zeros_like(segment_ids, dtype=torch.bool)], dim=1)
-    own = (owner[:, :, None] == owner[:, None, :]) & (owner >= -1)[:, None, :]
-    total = owner.shape[1]
-    causal = torch.ones(total, total, dtype=torch.bool, device=owner.device).tril()
-    return ((real[:, None, :] | own) & causal)[:, None]

@@ -26,7 +26,8 @@ from vidllm_ros.geometry.boxes import aabb_iou, aabb_of
 from vidllm_ros.geometry.transforms import matrix_from_quat_xyzw, quat_xyzw_from_matrix
 from vidllm_ros.network.box_features import BoxBatch
 from vidllm_ros.network.grounding import Proposals
-from vidllm_ros.network.language import LanguageOutput, ScenePrefix
+from vidllm_ros.network.language import LanguageOutput
+from vidllm_ros.network.scene_prefix import ScenePrefix
 from vidllm_ros.network.text_packing import PackedText, Segment, pack_segments
 from vidllm_ros.structures import Answer, GroundedBox, SceneContext
 
@@ -133,12 +134,17 @@ def _one_at_a_time(
 def answer(model: VidLLM, scene: SceneContext, question: str, max_new_tokens: int) -> Answer:
     """Answer a question and name the objects it is about."""
     state = scene_state(model, scene)
-    prompt = prompts.question_prompt(question, template=model.language.template)
+    template = model.language.template
     with model.autocast():
-        said = model.language.generate(state.prefix, prompt, max_new_tokens)
+        said, loc = model.language.generate_and_point(
+            state.prefix,
+            prompts.question_prompt(question, template=template),
+            prompts.grounding_prompt(question, template),
+            max_new_tokens,
+        )
     boxes: tuple[GroundedBox, ...] = ()
     if state.proposals is not None:
-        scores = _proposal_scores(model, state, [question])[0]
+        scores = _match(model, state.proposals, loc)[0]
         vocabulary = tuple(model.config.label_vocabulary)
         if vocabulary:
             best = _label_scores(model, state, vocabulary).argmax(axis=0)
@@ -246,8 +252,14 @@ def _proposal_scores(
     assert state.proposals is not None
     with model.autocast():
         text, said = _phrases(model, state, phrases)
-        logits = model.grounding.match(state.proposals.features, text.at_loc(said.hidden))
-    scores = logits[0].sigmoid() * state.proposals.last.objectness_logits[0].sigmoid()
+    return _match(model, state.proposals, text.at_loc(said.hidden))
+
+
+def _match(model: VidLLM, proposals: Proposals, loc_hidden: Tensor) -> NDArray[np.float32]:
+    """Match states of <loc>, (1, R, D), with the boxes there are, (R, Q)."""
+    with model.autocast():
+        logits = model.grounding.match(proposals.features, loc_hidden)
+    scores = logits[0].sigmoid() * proposals.last.objectness_logits[0].sigmoid()
     return np.asarray(scores.float().cpu().numpy(), np.float32)
 
 
