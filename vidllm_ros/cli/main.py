@@ -39,6 +39,9 @@ SUB_COMMANDS = {
     ),
     "ask": SubCommand("ask", "Ask a running node through its /ask service."),
     "play": SubCommand("play", "Play a video, folder, bag or rendered room as a camera topic."),
+    "convert": SubCommand(
+        "convert", "Fill the paper-size network with public weights; says what stays untrained."
+    ),
     "train": SubCommand("train", "Train the network from a YAML file of settings."),
     "ablate": SubCommand("ablate", "Train and measure the paper's ablations in miniature."),
     "curves": SubCommand("curves", "Draw a run's losses and metrics against samples seen."),

@@ -2,8 +2,8 @@
 """Bring public weights into this network's names: VGGT's reconstruction half, DINOv2's encoder.
 
 No box of the figure: it runs once, before training or use. Every name of either side ends up in
-the report, and a tensor of another shape is an error that names both. Next: presets.py for the
-sizes that public checkpoints have.
+the report, and a tensor of another shape is an error that names both. Next: convert_plan.py, which
+joins these rules with those of language models to one checkpoint.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def convert_dinov2(
         for old, new in zip(theirs, ours, strict=True):
             target = target.replace(f".{old}.", f".{new}.")
         renamed[name] = (OUR_ENCODER + target,)
-    return _assemble(state_dict, renamed, expected)
+    return assemble(state_dict, renamed, expected)
 
 
 def reconstruction_shapes(config: VidLLMConfig) -> dict[str, Shape]:
@@ -260,14 +260,24 @@ def _convert(
 ) -> tuple[dict[str, Tensor], KeyReport]:
     attention = _attention_names(expected)
     targets = {name: _targets(name, attention) for name in state_dict}
-    return _assemble(state_dict, targets, expected)
+    return assemble(state_dict, targets, expected)
 
 
-def _assemble(
+def assemble(
     state_dict: Mapping[str, Tensor],
     targets: Mapping[str, tuple[str, ...]],
     expected: Mapping[str, Shape],
 ) -> tuple[dict[str, Tensor], KeyReport]:
+    """Rename tensors and account for all of either side.
+
+    Args:
+        state_dict: of the source, also on meta.
+        targets: our names for each of its names; none where it has no counterpart.
+        expected: names and shapes of the network; a target outside is none.
+
+    Raises:
+        ValueError: a tensor's shape is not what its place has.
+    """
     converted: dict[str, Tensor] = {}
     used: list[UsedKey] = []
     left_over: list[NamedShape] = []

@@ -75,7 +75,7 @@ class VidLLM(PreTrainedModel):
         self.box_features = BoxFeatures(config, self.language.dim)
         self._scenes = scene_queries.SceneCache()
         self.frame_cache = FrameCache()
-        self._start_from_scratch()
+        start_from_scratch(self.aggregator, self.camera_head)
         self.post_init()
         # post_init asks direct children only, and the language model is a grandchild: without this
         # its tied table would be stored twice and loaded apart.
@@ -83,21 +83,6 @@ class VidLLM(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave every module as it built itself; transformers' own bring their rule."""
-
-    def _start_from_scratch(self) -> None:
-        with torch.no_grad():
-            for part in (self.aggregator, self.camera_head):
-                for module in part.modules():
-                    if isinstance(module, LayerScale):
-                        module.gamma.fill_(SCRATCH_LAYER_SCALE)
-            for token in (self.aggregator.camera_token, self.aggregator.register_token):
-                token.normal_(std=SCRATCH_TOKEN_STD)
-            # Identity pose, one radian of view after four iterations: a negative view would meet
-            # the ReLU of the pose encoding and never learn.
-            last = self.camera_head.pose_branch.fc2
-            last.weight.mul_(0.1)
-            last.bias.zero_()
-            last.bias[6:] = 0.25
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -359,3 +344,20 @@ class VidLLM(PreTrainedModel):
         if self.dtype in (torch.bfloat16, torch.float16):
             return torch.autocast(self.device.type, dtype=self.dtype)
         return contextlib.nullcontext()
+
+
+def start_from_scratch(aggregator: Aggregator, camera_head: CameraHead) -> None:
+    """Give the reconstruction branch initial values that learn without a pretrained start."""
+    with torch.no_grad():
+        for part in (aggregator, camera_head):
+            for module in part.modules():
+                if isinstance(module, LayerScale):
+                    module.gamma.fill_(SCRATCH_LAYER_SCALE)
+        for token in (aggregator.camera_token, aggregator.register_token):
+            token.normal_(std=SCRATCH_TOKEN_STD)
+        # Identity pose, one radian of view after four iterations: a negative view would meet
+        # the ReLU of the pose encoding and never learn.
+        last = camera_head.pose_branch.fc2
+        last.weight.mul_(0.1)
+        last.bias.zero_()
+        last.bias[6:] = 0.25
