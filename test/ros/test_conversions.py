@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import sys
 import time
 
 import numpy as np
@@ -126,18 +127,65 @@ def needs(name: str) -> None:
         pytest.skip(f"{name} is not installed here: only its fallback runs")
 
 
-@pytest.mark.parametrize("big", [False, True])
-@pytest.mark.parametrize("encoding", sorted(conversions._CV_BRIDGE_ENCODINGS))
-def test_cv_bridge_equals_its_fallback(encoding: str, big: bool) -> None:
-    needs("cv_bridge")
+def noise(encoding: str, big: bool, pad: int) -> Image:
     kind = pixels.ENCODINGS[encoding]
-    step = 8 * kind.channels * np.dtype(kind.dtype).itemsize
+    step = 8 * kind.channels * np.dtype(kind.dtype).itemsize + pad
     data = array.array("B", RNG.integers(0, 256, 6 * step, np.uint8).tobytes())
-    msg = Image(
+    return Image(
         header=HEAD, height=6, width=8, encoding=encoding, is_bigendian=big, step=step, data=data
     )
+
+
+@pytest.mark.parametrize(("big", "pad"), [(False, 0), (True, 0), (False, 5), (False, 24)])
+@pytest.mark.parametrize("encoding", sorted(conversions._CV_BRIDGE_ENCODINGS))
+def test_cv_bridge_equals_its_fallback(encoding: str, big: bool, pad: int) -> None:
+    needs("cv_bridge")
+    msg = noise(encoding, big, pad)
     ours = pixels.decode_rgb(conversions._raw(msg))
     np.testing.assert_allclose(conversions.rgb_from_image(msg).astype(int), ours, atol=1)
+
+
+class FakeBridge:
+    """Stands for the module cv_bridge and its class; `outcome` is raised or returned."""
+
+    CvBridgeError = TypeError
+
+    def __init__(self, outcome: object) -> None:
+        self.outcome = outcome
+
+    def CvBridge(self) -> FakeBridge:
+        return self
+
+    def imgmsg_to_cv2(self, msg: Image, encoding: str) -> object:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+FAULTS = [
+    ImportError("no compiled part"),
+    AttributeError("_ARRAY_API"),
+    TypeError(),
+    [[[1, 2, 3]]],
+]
+
+
+@pytest.mark.parametrize("outcome", FAULTS, ids=repr)
+def test_cv_bridge_that_cannot_convert_counts_as_not_there(outcome, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv_bridge", FakeBridge(outcome))
+    assert conversions._working_cv_bridge() is None
+
+
+def test_cv_bridge_that_converts_is_used_for_packed_images_only(monkeypatch) -> None:
+    answer = np.array([[[3, 2, 1]]], np.uint8)
+    monkeypatch.setitem(sys.modules, "cv_bridge", FakeBridge(answer))
+    monkeypatch.setattr(conversions, "cv_bridge", conversions._working_cv_bridge())
+    assert conversions.optional_libraries()["cv_bridge"]
+    np.testing.assert_array_equal(conversions.rgb_from_image(noise("bgr8", False, 0)), answer)
+    for encoding, big, pad in (("bgr8", False, 5), ("mono16", True, 0), ("8UC3", False, 0)):
+        msg = noise(encoding, big, pad)
+        ours = pixels.decode_rgb(conversions._raw(msg))
+        np.testing.assert_array_equal(conversions.rgb_from_image(msg), ours)
 
 
 def test_sensor_msgs_py_makes_the_same_cloud() -> None:

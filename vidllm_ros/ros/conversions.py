@@ -23,6 +23,7 @@ from vidllm_ros.geometry.transforms import make_transform, quat_xyzw_from_matrix
 from vidllm_ros.ros.calibration import Calibration
 from vidllm_ros.ros.message_bytes import POINT_WORDS, append_points
 from vidllm_ros.ros.pixels import (
+    ENCODINGS,
     RawImage,
     check_layout,
     decode_compressed,
@@ -33,18 +34,31 @@ from vidllm_ros.ros.transform_tree import TransformLookupError, TransformTree
 
 
 def _optional(name: str) -> ModuleType | None:
-    """Import a module of a ROS installation, or say that it is not there.
-
-    A cv_bridge built for NumPy 1 fails under NumPy 2 with ImportError or AttributeError
-    (vision_opencv#535); that counts as not there.
-    """
+    """Import a module of a ROS installation; None where it is not there or not for this NumPy."""
     try:
         return importlib.import_module(name)
     except (ImportError, AttributeError):
         return None
 
 
-cv_bridge = _optional("cv_bridge")  # fallback: pixels.decode_rgb
+def _working_cv_bridge() -> ModuleType | None:
+    """Import cv_bridge and have it convert one pixel; None unless it can.
+
+    It imports without its compiled part and fails at the first image only. Built for NumPy 1,
+    that part does not load under NumPy 2 (vision_opencv#535): it counts as not there.
+    """
+    module = _optional("cv_bridge")
+    if module is None:
+        return None
+    pixel = Image(height=1, width=1, encoding="bgr8", step=3, data=[1, 2, 3])
+    try:
+        rgb = module.CvBridge().imgmsg_to_cv2(pixel, "rgb8")
+    except (ImportError, AttributeError, TypeError, RuntimeError):
+        return None
+    return module if np.array_equal(rgb, [[[3, 2, 1]]]) else None
+
+
+cv_bridge = _working_cv_bridge()  # fallback: pixels.decode_rgb
 tf_transformations = _optional("tf_transformations")  # fallback: quat_xyzw_from_matrix
 tf2_py = _optional("tf2_py")  # fallback: transform_tree.TransformTree
 
@@ -52,6 +66,18 @@ _CV_BRIDGE_ENCODINGS = frozenset(
     f"{colour}{bits}" for colour in ("rgb", "bgr", "rgba", "bgra", "mono") for bits in (8, 16)
 ) | {"yuv422", "yuv422_yuy2", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"}
 """What cv_bridge turns into rgb8 as `decode_rgb` does; all else is decoded by `decode_rgb`."""
+
+
+def _suits_cv_bridge(raw: RawImage) -> bool:
+    """Say whether cv_bridge reads this image as `decode_rgb` does: packed rows, least byte first.
+
+    Its Python part shears rows whose padding is no whole number of pixels, and calls
+    ndarray.newbyteorder for the other byte order, which NumPy 2 no longer has.
+    """
+    if raw.encoding not in _CV_BRIDGE_ENCODINGS or raw.is_bigendian:
+        return False
+    kind = ENCODINGS[raw.encoding]
+    return raw.step == raw.width * kind.channels * np.dtype(kind.dtype).itemsize
 
 
 def optional_libraries() -> dict[str, bool]:
@@ -90,7 +116,7 @@ def rgb_from_image(msg: Image) -> NDArray[np.uint8]:
         ValueError: empty, torn, or of an encoding that is not a colour or grey image.
     """
     raw = _raw(msg)
-    if cv_bridge is None or raw.encoding not in _CV_BRIDGE_ENCODINGS:
+    if cv_bridge is None or not _suits_cv_bridge(raw):
         return decode_rgb(raw)
     check_layout(raw)
     try:
