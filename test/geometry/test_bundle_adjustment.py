@@ -112,3 +112,18 @@ def test_a_frame_without_points_and_stamps_that_stand_still_do_no_harm() -> None
     found = adjust(tracks, made.depth[keep][rows], made.K, made.T_camera_world, np.zeros(6))
     assert np.isfinite(found.T_camera_world).all()
     np.testing.assert_allclose(found.T_camera_world[3], made.T_camera_world[3], atol=1e-6)
+
+
+def test_a_piece_no_point_links_keeps_its_step() -> None:
+    made = walk(frames=8, noise_px=0.2)
+    later = made.tracks.frame >= 4
+    tracks, rows = made.tracks.cut(
+        later & np.r_[False, ~later[:-1] | (np.diff(made.tracks.point) > 0)]
+    )
+    start = made.T_camera_world.copy()
+    corner = np.eye(4)
+    corner[:3, :3] = Rotation.from_euler("y", 60, degrees=True).as_matrix()
+    start[4:] = start[4:] @ corner  # the later piece goes another way
+    assert not np.isin(tracks.point[tracks.frame < 4], tracks.point[tracks.frame >= 4]).any()
+    found = adjust(tracks, made.depth[rows], made.K, start, made.stamps_s)
+    assert angle_deg(found.T_camera_world, start).max() < 1.0

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole network: shapes, one-way gradients, invariances, every variant, one batch learnt."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -139,6 +141,17 @@ def test_reconstruct_is_metric_normalised_and_repeatable(build_tiny, frames):
     assert 0 < len(first.scene.tokens) <= 48
     single = model.reconstruct(frames.select([0]))
     assert single.depth.shape == (1, 42, 56)
+
+
+@pytest.mark.parametrize("refinement", ["none", "bundle_adjustment"])
+def test_the_lens_of_a_calibrated_camera_is_taken(build_tiny, frames, refinement):
+    K = np.array([[70.0, 0, 39.5], [0, 72.0, 29.5], [0, 0, 1]])
+    known = replace(frames, K=np.tile(K, (5, 1, 1)))
+    model = build_tiny(pose_refinement=refinement)
+    scale = 56 / 80
+    wanted = [[70 * scale, 0, 27.5], [0, 72 * scale, 20.5], [0, 0, 1]]
+    np.testing.assert_allclose(model.reconstruct(known).K[3], wanted, atol=1e-4)
+    assert abs(model.reconstruct(frames).K[3, 0, 0] - 70 * scale) > 1.0
 
 
 def test_frames_other_than_the_first_may_change_places(build_tiny):

@@ -114,7 +114,14 @@ class _Problem:
         self.starts = np.searchsorted(self.point, np.arange(self.points))
         self.by_frame = np.argsort(self.frame, kind="stable")
         self.present, self.frame_starts = np.unique(self.frame[self.by_frame], return_index=True)
-        self.bends = _bends(np.asarray(stamps_s, np.float64), trust.acceleration)
+        self.bends = _bends(np.asarray(stamps_s, np.float64), trust.acceleration, self._linked())
+
+    def _linked(self) -> NDArray[np.bool_]:
+        """Say which neighbouring frames share a point, (S - 1,)."""
+        same = (self.point[1:] == self.point[:-1]) & (np.diff(self.frame) == 1)
+        linked = np.zeros(max(self.frames - 1, 0), bool)
+        linked[self.frame[:-1][same]] = True
+        return linked
 
     def solve(self, T_camera_world: Float64) -> Adjusted:
         R = T_camera_world[:, :3, :3].astype(np.float64)
@@ -222,14 +229,18 @@ class _Problem:
         )
 
 
-def _bends(stamps_s: Float64, acceleration: float) -> Float64:
-    """Matrix (S - 2, S) that turns camera centres into accelerations over their deviation."""
+def _bends(stamps_s: Float64, acceleration: float, linked: NDArray[np.bool_]) -> Float64:
+    """Matrix (S - 2, S) that turns camera centres into accelerations over their deviation.
+
+    Where no point links two frames only the given step does, and a smooth path would turn
+    everything after it: such rows are zero, and so are those of stamps that do not rise.
+    """
     count = len(stamps_s)
     rows = np.zeros((max(count - 2, 0), count))
     steps = np.diff(stamps_s)
     for i in range(len(rows)):
         first, second = steps[i], steps[i + 1]
-        if min(first, second) <= 0:
+        if min(first, second) <= 0 or not (linked[i] and linked[i + 1]):
             continue
         deviation = acceleration * (first + second) / 2.0  # of the change of velocity
         rows[i, i : i + 3] = np.array([1 / first, -1 / first - 1 / second, 1 / second]) / deviation

@@ -10,6 +10,7 @@ any block by its attribute's name; frame_cache.py, scene_queries.py for what is 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -284,11 +285,11 @@ class VidLLM(PreTrainedModel):
         return to_reconstruction(resized, metric, geometry.depth_confidence, patches)
 
     def _refined(self, metric: MetricGeometry, frames: Frames) -> MetricGeometry:
-        """Correct the poses of one window by its images where the config asks for it."""
-        if self.config.pose_refinement == "none":
-            return metric
+        """Take the lens of a calibrated camera; correct the poses where the config says so."""
         K = None if frames.K is None else frames.K[None]
-        return refine_poses(metric, frames.images[None], K, [frames.stamps_ns])
+        if self.config.pose_refinement != "none":
+            return refine_poses(metric, frames.images[None], K, [frames.stamps_ns])
+        return metric if K is None else replace(metric, K=metric.K.new_tensor(K))
 
     def answer(self, scene: SceneContext, question: str, max_new_tokens: int = 32) -> Answer:
         """Answer a question; its boxes are the objects the question is about, best first.
