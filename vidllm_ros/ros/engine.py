@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from vidllm_ros.ros.model_loading import LoadedBackend, trim_memory
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.scale_check import ScaleCheck
+from vidllm_ros.ros.transform_tree import TransformLookupError
 from vidllm_ros.streaming.session import (
     SavedMap,
     Session,
@@ -31,12 +32,13 @@ from vidllm_ros.streaming.session import (
 )
 from vidllm_ros.streaming.window import Added, FrameCounts, WindowSettings
 from vidllm_ros.streaming.worker import JobKind, Worker, WorkerClosedError
+from vidllm_ros.structures import Frames
 
 CLOSE_TIMEOUT_S = 2.0
 TRIM_EVERY = 8
 """Windows after which freed memory is handed back to the system; costs some milliseconds."""
-Locate = Callable[[str, int], NDArray[np.float64] | None]
-"""Optical frame and stamp in ns to T_map_camera, where TF knows it."""
+Locate = Callable[[str, int], NDArray[np.float64]]
+"""Optical frame and stamp in ns to T_map_camera; raises where TF does not know it."""
 
 
 def session_settings(parameters: NodeParameters) -> SessionSettings:
@@ -56,6 +58,7 @@ def session_settings(parameters: NodeParameters) -> SessionSettings:
         confidence_quantile=parameters.confidence_quantile,
         max_map_points=parameters.max_map_points,
         max_question_chars=parameters.max_question_chars,
+        find_up=parameters.find_up,
     )
 
 
@@ -74,6 +77,7 @@ class Engine:
         parameters: Callable[[], NodeParameters],
         on_window: Callable[[WindowResult], None],
         on_failed: Callable[[str], None],
+        on_warning: Callable[[str], None],
     ) -> None:
         """Start the worker.
 
@@ -82,6 +86,7 @@ class Engine:
             parameters: the node's current ones.
             on_window: called on the worker's thread with each finished window.
             on_failed: called on the worker's thread with a sentence when a window failed.
+            on_warning: called there with a sentence when one is less than was asked for.
         """
         self.loaded = loaded
         self.scale_check = ScaleCheck()
@@ -89,6 +94,7 @@ class Engine:
         self._parameters = parameters
         self._on_window = on_window
         self._on_failed = on_failed
+        self._on_warning = on_warning
         self._applied = parameters()
         self._session = Session(loaded.backend, session_settings(self._applied))
         self._worker = Worker(self._applied.ask_queue)
@@ -140,10 +146,15 @@ class Engine:
         window = self._session.take_window(partial)
         if window is None:
             return
-        frames = window.frames
-        T_map_camera = self.locate(frames.frame_id, frames.stamps_ns[0]) if self.locate else None
         try:
+            T_map_camera, problem = self._located(window.frames)
             result = self._session.process(window, T_map_camera)
+            if problem and result.registration is None:
+                self._on_warning(
+                    f"place_by_tf: world {result.world_index} is not placed by TF, its origin is "
+                    f"its first camera: {problem}; see that TF has world_frame -> camera at the "
+                    "images' stamps, then reset"
+                )
             self.scale_check.compare(result.reconstruction)
             self._on_window(result)
             del result
@@ -156,6 +167,18 @@ class Engine:
         finally:
             with self._changed:
                 self._changed.notify_all()
+
+    def _located(self, frames: Frames) -> tuple[NDArray[np.float64] | None, str]:
+        """Return T_map_camera of a window's first frame, or None and why TF has none; no raise."""
+        locate = self.locate  # once: deactivate clears it on another thread
+        if locate is None:
+            return None, ""
+        try:
+            return locate(frames.frame_id, frames.stamps_ns[0]), ""
+        except TransformLookupError as error:
+            return None, str(error)
+        except Exception as error:  # a window that was taken must go to `process`
+            return None, repr(error)
 
     def _apply(self) -> None:
         """Let live parameters act."""

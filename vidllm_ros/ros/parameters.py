@@ -116,7 +116,14 @@ class NodeParameters:
     place_by_tf: bool = _parameter(
         False,
         "Place each new world by TF, where world_frame (map, odom) -> camera is known there, "
-        "instead of taking the first camera as level at the origin.",
+        "instead of putting the first camera at the origin.",
+        _CONFIGURE,
+    )
+    find_up: bool = _parameter(
+        True,
+        "Where TF does not place a new world, let its first window say how the first camera is "
+        "tilted (cameras that turn without rolling, floors and walls); where it cannot, and "
+        "with false, that camera is taken as level.",
         _CONFIGURE,
     )
     rectify: bool = _parameter(

@@ -59,6 +59,8 @@ class SessionSettings:
         max_window_pixels: bound of the pixels that a window's cloud is made of; where its frames
             have more, one pixel in 2 x 2, 3 x 3, ... of each frame is taken.
         max_question_chars: longest question.
+        find_up: where nothing else places a world's first camera, let its first window say how
+            that camera is tilted; where it cannot, the camera is taken as level.
     """
 
     window: WindowSettings = field(default_factory=WindowSettings)
@@ -69,6 +71,7 @@ class SessionSettings:
     max_map_points: int = 2_000_000
     max_window_pixels: int = 250_000
     max_question_chars: int = 2000
+    find_up: bool = True
 
     def __post_init__(self) -> None:
         if not self.voxel_m > 0:

@@ -9,7 +9,7 @@ Next: backend.py for what the network must do, ros/ for the node around this.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +17,11 @@ from numpy.typing import NDArray
 
 from vidllm_ros.geometry.boxes import transform_box
 from vidllm_ros.geometry.point_cloud import PointCloud
-from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL, invert_transform
 from vidllm_ros.geometry.window_cloud import window_cloud
 from vidllm_ros.prompts import clean_text
 from vidllm_ros.streaming.backend import Backend
-from vidllm_ros.streaming.fused_cloud import FusedCloud
 from vidllm_ros.streaming.map_files import write_map
-from vidllm_ros.streaming.registration import (
-    PlacedFrame,
-    frames_not_placed,
-    place_frames,
-    register,
-)
+from vidllm_ros.streaming.registration import frames_not_placed
 from vidllm_ros.streaming.results import (
     NOT_SEEN,
     EmptyQuestionError,
@@ -44,8 +37,9 @@ from vidllm_ros.streaming.results import (
 )
 from vidllm_ros.streaming.runner import NetworkRunner
 from vidllm_ros.streaming.stopwatch import Stopwatch
-from vidllm_ros.streaming.tracking import ObjectTracker, View
+from vidllm_ros.streaming.tracking import View
 from vidllm_ros.streaming.window import Added, FrameCounts, FrameWindow, Window
+from vidllm_ros.streaming.world import World, new_world, place_window
 from vidllm_ros.structures import GroundedBox
 
 __all__ = [
@@ -54,17 +48,6 @@ __all__ = [
 ]  # fmt: skip
 
 Float64 = NDArray[np.float64]
-
-
-@dataclass
-class _World:
-    """What is known of the place; a new one begins where nothing joins it to the last."""
-
-    index: int
-    cloud: FusedCloud
-    tracker: ObjectTracker
-    placed: tuple[PlacedFrame, ...] = ()
-    newest: WindowResult | None = None
 
 
 class Session:
@@ -221,7 +204,8 @@ class Session:
         Args:
             window: from `take_window`.
             T_map_camera: pose of its first camera where something else knows it (TF), used by the
-                first window of a world; without it that camera is taken as level at the origin.
+                first window of a world; without it that camera is at the origin, tilted as the
+                window says (geometry/upright.py) or else level.
 
         Raises:
             WindowOutdatedError: the world was reset meanwhile.
@@ -248,29 +232,23 @@ class Session:
         known = {frame.stamp_ns for frame in placed}
         rec, boxes, reduced = self._runner.compute(window.frames, watch, known)
         with watch("register"):
-            joined = register(placed, rec)
-            start = T_WORLD_OPTICAL_LEVEL if T_map_camera is None else T_map_camera
-            T_map_window = (
-                start @ invert_transform(rec.T_world_camera[0])
-                if joined is None
-                else joined.T_map_window
-            )
-            poses_map = T_map_window @ rec.T_world_camera
-            frames_placed = place_frames(rec, T_map_window)
+            place = place_window(placed, rec, T_map_camera, settings.find_up)
         with watch("cloud"):
             points = window_cloud(
-                rec, T_map_window, settings.confidence_quantile, settings.voxel_m,
+                rec, place.T_map_window, settings.confidence_quantile, settings.voxel_m,
                 settings.map_frame, settings.max_window_pixels)  # fmt: skip
-        found = [transform_box(T_map_window, box) for box in boxes]
+        found = [transform_box(place.T_map_window, box) for box in boxes]
         with self._lock:
             self._require_current(window)
-            if joined is None and world.placed:  # another camera, a jump of stamps, or a long gap
+            if (
+                place.joined is None and world.placed
+            ):  # another camera, a jump of stamps, or a long gap
                 world = self._world = self._new_world()
             is_still = window.is_still and bool(world.placed)
             self._world_of_frames = window.world
             with watch("track"):
                 depth = np.where(rec.valid, rec.depth, np.inf).astype(np.float32)
-                view = View(poses_map, rec.K, depth)
+                view = View(place.poses_map, rec.K, depth)
                 objects = world.tracker.update(found, rec.stamps_ns[-1], view)
             with watch("fuse"):
                 if not is_still:  # the same view again would add its errors only
@@ -278,8 +256,8 @@ class Session:
             counts = self._window.counts
             result = WindowResult(
                 reconstruction=rec,
-                T_map_window=T_map_window,
-                poses_map=poses_map,
+                T_map_window=place.T_map_window,
+                poses_map=place.poses_map,
                 cloud=points.cloud,
                 objects=objects,
                 timings_s=watch.timings_s,
@@ -289,12 +267,12 @@ class Session:
                 skipped_windows=counts.skipped_windows,
                 window_index=self._windows_done,
                 world_index=world.index,
-                registration=joined,
+                registration=place.joined,
                 is_still=is_still,
                 reduced=reduced,
             )
             if not is_still:
-                world.placed = frames_placed
+                world.placed = place.frames
             world.newest = result
             self._windows_done += 1
             self._window.settle(is_placed=True)
@@ -348,11 +326,6 @@ class Session:
         if window.world < max(self._first_world, self._world_of_frames):
             raise WindowOutdatedError("window: its world was reset; take the next one")
 
-    def _new_world(self) -> _World:
-        settings = self._settings
+    def _new_world(self) -> World:
         self._worlds += 1
-        return _World(
-            index=self._worlds - 1,
-            cloud=FusedCloud(settings.voxel_m, settings.max_map_points, settings.map_frame),
-            tracker=ObjectTracker(settings.tracking),
-        )
+        return new_world(self._worlds - 1, self._settings)
