@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from vidllm_ros.ros.conversions import cloud_from_msg, info_from_intrinsics
 from vidllm_ros.ros.messages import matrix_from_pose, transform_stamped
 from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.stamps import header, stamp_to_ns
+from vidllm_ros.ros.transform_tree import TransformLookupError
 from vidllm_ros.srv import SaveMap
 
 pytestmark = pytest.mark.ros
@@ -196,15 +198,28 @@ def test_world_is_placed_by_tf_where_asked_for(start: Callable[..., Any]) -> Non
         moved = transform_stamped(START_NS + step * STEP_NS, "map", FRAME_ID, T_map_camera)
         robot.publish(TFMessage(transforms=[moved]))
     transform = harness.node._transform
-    wait_until(
-        lambda: transform.lookup_camera(FRAME_ID, START_NS + STEP_NS) is not None, "tf arrived"
-    )
+
+    def is_known() -> bool:
+        with contextlib.suppress(TransformLookupError):
+            return len(transform.lookup_camera(FRAME_ID, START_NS + STEP_NS)) == 4
+        return False
+
+    wait_until(is_known, "tf arrived")
     heard = harness.listen(topics.WINDOW_POSES)
     wait_until(lambda: harness.tester.count_publishers("/vidllm/window_poses"), "poses")
     harness.feed(4)
     wait_until(lambda: heard, "poses")
     assert heard[0].header.frame_id == "map"
     np.testing.assert_allclose(matrix_from_pose(heard[0].poses[0]), T_map_camera, atol=1e-9)
+    assert not [line for line in harness.said() if "not placed by TF" in line]
+
+
+def test_world_that_tf_does_not_know_is_not_placed_in_silence(start: Callable[..., Any]) -> None:
+    harness = start(place_by_tf=True, world_frame="map")
+    harness.wait_active()
+    harness.feed(4)
+    line = harness.wait_said("place_by_tf: world 0 is not placed by TF")
+    assert FRAME_ID in line
 
 
 def test_two_robots_in_their_namespaces(start: Callable[..., Any]) -> None:

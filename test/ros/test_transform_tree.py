@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,3 +84,30 @@ def test_history_is_bounded_and_a_loop_ends() -> None:
     tree.add(message(S, "base", "map", np.eye(4)), False)
     with pytest.raises(TransformLookupError):
         tree.lookup("nowhere", "base", S)
+
+
+def test_a_lookup_never_sees_a_transform_half_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = moving_tree()
+    wanted = tree.lookup("map", "base", int(2.2 * S))
+    found: list[Any] = []
+
+    def look() -> None:
+        try:
+            found.append(tree.lookup("map", "base", int(2.2 * S)))
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=look)
+
+    class Slow(list[Any]):
+        def insert(self, *args: Any) -> None:  # stamps are in, positions not yet
+            thread.start()
+            thread.join(0.2)
+            super().insert(*args)
+
+    edge = tree._edges["base"]
+    edge.positions = Slow(edge.positions)
+    late = make_transform(turn(0), [100.0, 0, 0])
+    tree.add(message(int(1.5 * S), "map", "base", late), False)
+    thread.join()
+    np.testing.assert_allclose(found[0], wanted, atol=1e-9)

@@ -156,7 +156,9 @@ class VidllmNode(LifecycleNode):
             self._health.failed(str(error))
             return FAILURE
         self._health.clear()
-        self._engine = Engine(loaded, self._current, self._publish, self._on_failed)
+        self._engine = Engine(
+            loaded, self._current, self._publish, self._on_failed, self.get_logger().warning
+        )
         log.info(f"configure: {describe_memory(loaded, used)}, {time.monotonic() - started:.1f} s")
         if loaded.name == "standin":
             log.warning("backend is 'standin': no network runs, every reply says so")

@@ -9,6 +9,7 @@ feeds it from /tf and /tf_static.
 from __future__ import annotations
 
 import bisect
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,9 +93,10 @@ def _slerp(
 
 
 class TransformTree:
-    """Frames with one parent each; add() from messages, lookup() between any two."""
+    """Frames with one parent each; add() from messages, lookup() between any two; thread-safe."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._edges: dict[str, _Edge] = {}
 
     @staticmethod
@@ -105,11 +107,12 @@ class TransformTree:
     def add(self, msg: Any, is_static: bool) -> None:
         """Take a geometry_msgs/TransformStamped; a frame's newest parent counts."""
         child, parent = msg.child_frame_id, msg.header.frame_id
-        edge = self._edges.get(child)
-        if edge is None or edge.parent != parent or edge.is_static != is_static:
-            edge = self._edges[child] = _Edge(parent, is_static)
         stamp = msg.header.stamp
-        edge.put(stamp.sec * 1_000_000_000 + stamp.nanosec, *_parts(msg))
+        with self._lock:
+            edge = self._edges.get(child)
+            if edge is None or edge.parent != parent or edge.is_static != is_static:
+                edge = self._edges[child] = _Edge(parent, is_static)
+            edge.put(stamp.sec * 1_000_000_000 + stamp.nanosec, *_parts(msg))
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
         """Return T_target_source (4, 4) at this time; stamp 0 is the newest common time.
@@ -118,6 +121,10 @@ class TransformTree:
             TransformLookupError: a frame is missing, they are not connected, or the time is not
                 covered.
         """
+        with self._lock:
+            return self._lookup(target, source, stamp_ns)
+
+    def _lookup(self, target: str, source: str, stamp_ns: int) -> NDArray[np.float64]:
         up_source = list(self._ancestors(source))
         up_target = list(self._ancestors(target))
         root = next((frame for frame in up_source if frame in up_target), None)

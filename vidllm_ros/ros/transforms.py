@@ -75,12 +75,15 @@ class CameraTransform:
 
         return listen
 
-    def lookup_camera(self, camera: str, stamp_ns: int) -> NDArray[np.float64] | None:
-        """Return T_world_camera (4, 4) of TF at this time, or None where TF has none."""
-        try:
-            return self._buffer.lookup(self._world, camera, stamp_ns)
-        except TransformLookupError:
-            return None
+    def lookup_camera(self, camera: str, stamp_ns: int) -> NDArray[np.float64]:
+        """Return T_world_camera (4, 4) of TF at this time.
+
+        Raises:
+            TransformLookupError: TF does not know it; the message says why.
+        """
+        if not camera:
+            raise TransformLookupError("the images carry no frame_id")
+        return self._buffer.lookup(self._world, camera, stamp_ns)
 
     def publish(self, stamp_ns: int, camera: str, T_world_camera: ArrayLike) -> None:
         """Publish the camera's pose unless its frame has a parent or no name."""
