@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vidllm_ros.geometry.boxes import oriented_iou_matrix
+from vidllm_ros.geometry.boxes import oriented_iou, oriented_iou_matrix
 from vidllm_ros.geometry.camera import K_from_fov
 from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL
 from vidllm_ros.streaming.tracking import (
@@ -66,6 +66,22 @@ def test_position_settles_on_the_mean_of_noisy_boxes():
         objects = tracker.update([box(center=truth + rng.normal(0, 0.05, 3))], stamp)
         assert ids(objects) == ["chair_1"]
     assert np.linalg.norm(objects[0].center - truth) < 0.06
+
+
+def test_sizes_are_averaged_only_where_the_edges_are_the_same():
+    def table(degrees, size):
+        half = np.radians(degrees) / 2
+        quat_xyzw = np.array([0, 0, np.sin(half), np.cos(half)])
+        return replace(box("table", size=size), quat_xyzw=quat_xyzw)
+
+    tracker = ObjectTracker()
+    tracker.update([table(45, (2.0, 0.5, 1.0))], 1)
+    (same,) = tracker.update([table(-45, (0.5, 2.0, 1.0))], 2)  # the same box, written otherwise
+    assert oriented_iou(same, table(45, (2.0, 0.5, 1.0))) > 0.99
+    flipped = table(45, (2.4, 0.5, 1.0))
+    flipped = replace(flipped, quat_xyzw=-flipped.quat_xyzw)  # the same turn, the other sign
+    (joined,) = tracker.update([flipped], 3)
+    assert 2.0 < joined.size[0] < 2.4
 
 
 def test_neighbours_do_not_swap():

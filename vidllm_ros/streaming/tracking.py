@@ -22,6 +22,8 @@ from vidllm_ros.structures import GroundedBox
 
 Float64 = NDArray[np.float64]
 
+_SAME_TURN = 0.99  # cosine of half an angle: 16 degrees
+
 
 @dataclass(frozen=True)
 class TrackingSettings:
@@ -154,7 +156,8 @@ class ObjectTracker:
         track.missed = 0
         surer = box if box.score > old.score else old
         size = np.asarray(surer.size, float)
-        if np.allclose(np.abs(old.quat_xyzw), np.abs(box.quat_xyzw), atol=0.1):
+        cosine = float(np.dot(old.quat_xyzw, box.quat_xyzw))  # of half the turn between them
+        if abs(cosine) > _SAME_TURN:  # edges belong together, so their lengths have a mean
             size = (1 - share) * np.asarray(old.size, float) + share * np.asarray(box.size, float)
         track.box = replace(
             old,
