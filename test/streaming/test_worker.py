@@ -27,14 +27,14 @@ def gate(worker):
         entered.set()
         assert opened.wait(WAIT_S)
 
-    worker.submit(hold, JobKind.CONTROL)
+    worker.submit(hold, JobKind.WINDOW)
     assert entered.wait(WAIT_S)
     yield opened
     opened.set()
 
 
 def test_all_jobs_run_on_one_other_thread(worker):
-    kinds = [JobKind.CONTROL, JobKind.ASK, JobKind.WINDOW, JobKind.ASK]
+    kinds = [JobKind.ASK, JobKind.WINDOW, JobKind.ASK]
     names = {worker.submit(threading.get_ident, kind).result(WAIT_S) for kind in kinds}
     assert len(names) == 1
     assert threading.get_ident() not in names
@@ -76,22 +76,21 @@ def test_questions_are_bounded_and_a_given_up_one_frees_its_place(worker, gate):
     assert [f.result(WAIT_S) for f in (second, third, fourth)] == [2, 3, 4]
 
 
-def test_control_goes_first_and_questions_take_turns_with_windows(worker, gate):
+def test_questions_take_turns_with_windows(worker, gate):
     ran = []
     worker.ask_limit = 5
     jobs = [worker.submit(lambda i=i: ran.append(i), JobKind.ASK) for i in range(3)]
     jobs.append(worker.submit(lambda: ran.append("window"), JobKind.WINDOW))
-    jobs.append(worker.submit(lambda: ran.append("control"), JobKind.CONTROL))
     gate.set()
     for job in jobs:
         job.result(WAIT_S)
-    assert ran == ["control", 0, "window", 1, 2]
+    assert ran == [0, "window", 1, 2]
 
 
 def test_busy_is_seen(worker, gate):
     assert worker.is_busy
     gate.set()
-    worker.submit(lambda: None, JobKind.CONTROL).result(WAIT_S)
+    worker.submit(lambda: None, JobKind.ASK).result(WAIT_S)
     deadline = threading.Event()
     for _ in range(100):
         if not worker.is_busy:
@@ -109,9 +108,9 @@ def test_close_cancels_what_waits_and_refuses_more():
         opened.wait(WAIT_S)
         return "done"
 
-    running = worker.submit(hold, JobKind.CONTROL)
+    running = worker.submit(hold, JobKind.WINDOW)
     assert entered.wait(WAIT_S)
-    kinds = (JobKind.CONTROL, JobKind.ASK, JobKind.WINDOW)
+    kinds = (JobKind.ASK, JobKind.WINDOW)
     waiting = [worker.submit(lambda: None, kind) for kind in kinds]
     assert not worker.close(0.05)  # still in its job
     for future in waiting:
@@ -126,7 +125,7 @@ def test_close_cancels_what_waits_and_refuses_more():
 
 def test_close_from_its_own_thread_does_not_wait_for_itself():
     worker = Worker()
-    assert worker.submit(lambda: worker.close(WAIT_S), JobKind.CONTROL).result(WAIT_S) is False
+    assert worker.submit(lambda: worker.close(WAIT_S), JobKind.ASK).result(WAIT_S) is False
     assert worker.close(WAIT_S)
 
 
@@ -139,7 +138,7 @@ def test_finished_results_are_not_kept_alive(worker):
 
     future = worker.submit(Large, JobKind.WINDOW)
     held = weakref.ref(future.result(WAIT_S))
-    worker.submit(lambda: None, JobKind.CONTROL).result(WAIT_S)
+    worker.submit(lambda: None, JobKind.ASK).result(WAIT_S)
     del future
     gc.collect()
     assert held() is None

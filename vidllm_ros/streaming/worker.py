@@ -29,11 +29,10 @@ class WorkerClosedError(RuntimeError):
 class JobKind(Enum):
     """How a job waits.
 
-    CONTROL goes first; ASK waits in a bounded queue; WINDOW waits alone: the newest replaces an
-    older one that has not begun, whose future is cancelled.
+    ASK waits in a bounded queue; WINDOW waits alone: the newest replaces an older one that has not
+    begun, whose future is cancelled.
     """
 
-    CONTROL = "control"
     ASK = "ask"
     WINDOW = "window"
 
@@ -66,7 +65,6 @@ class Worker:
         """
         self._ask_limit = ask_limit
         self._changed = threading.Condition()
-        self._control: deque[_Job[Any]] = deque()
         self._asks: deque[_Job[Any]] = deque()
         self._window: _Job[Any] | None = None
         self._asked_last = False
@@ -89,9 +87,7 @@ class Worker:
         with self._changed:
             if self._is_closed:
                 raise WorkerClosedError("worker: expected to be open, got a job after close")
-            if kind is JobKind.CONTROL:
-                self._control.append(job)
-            elif kind is JobKind.WINDOW:
+            if kind is JobKind.WINDOW:
                 replaced, self._window = self._window, job
             else:
                 self._drop_cancelled()
@@ -139,10 +135,9 @@ class Worker:
         """
         with self._changed:
             self._is_closed = True
-            waiting = [*self._control, *self._asks]
+            waiting = list(self._asks)
             if self._window is not None:
                 waiting.append(self._window)
-            self._control.clear()
             self._asks.clear()
             self._window = None
             self._changed.notify()
@@ -168,8 +163,6 @@ class Worker:
 
     def _next(self) -> _Job[Any] | None:
         """Choose the next job; questions and windows take turns when both wait."""
-        if self._control:
-            return self._control.popleft()
         if self._asks and not (self._asked_last and self._window is not None):
             self._asked_last = True
             return self._asks.popleft()
