@@ -33,12 +33,13 @@ from vidllm_ros.network.convert_plan import (
 from vidllm_ros.network.cross_task_adapter import CrossTaskAdapter
 from vidllm_ros.network.dense_head import build_depth_head, build_point_head
 from vidllm_ros.network.encoder import Encoder
+from vidllm_ros.network.first_values import start_from_scratch
 from vidllm_ros.network.grounding import GroundingDecoder
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import Mlp
 from vidllm_ros.network.metric_depth import MetricDepth
 from vidllm_ros.network.patches3d import Patches3D
-from vidllm_ros.network.vidllm import VidLLM, start_from_scratch
+from vidllm_ros.network.vidllm import VidLLM
 
 DEFAULT_SHARD_BYTES = 2 * 10**9
 

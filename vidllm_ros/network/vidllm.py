@@ -28,10 +28,11 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.cross_task_adapter import AdapterOutput, CrossTaskAdapter
 from vidllm_ros.network.dense_head import build_depth_head, build_point_head
 from vidllm_ros.network.encoder import Encoder, EncoderOutput
+from vidllm_ros.network.first_values import start_from_scratch
 from vidllm_ros.network.frame_cache import FrameCache
 from vidllm_ros.network.grounding import GroundingDecoder
 from vidllm_ros.network.language import SceneLanguageModel
-from vidllm_ros.network.layers import LayerScale, Mlp
+from vidllm_ros.network.layers import Mlp
 from vidllm_ros.network.metric_depth import MetricDepth
 from vidllm_ros.network.metric_geometry import (
     GeometryOutput,
@@ -42,9 +43,6 @@ from vidllm_ros.network.metric_geometry import (
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
 from vidllm_ros.network.pose_refinement import refine_poses
 from vidllm_ros.structures import Answer, Frames, GroundedBox, Reconstruction, SceneContext
-
-# Livelier than VGGT's (0.01, 1e-6): this project trains from scratch on little data.
-SCRATCH_LAYER_SCALE, SCRATCH_TOKEN_STD = 0.3, 0.02
 
 
 class VidLLM(PreTrainedModel):
@@ -345,20 +343,3 @@ class VidLLM(PreTrainedModel):
         if self.dtype in (torch.bfloat16, torch.float16):
             return torch.autocast(self.device.type, dtype=self.dtype)
         return contextlib.nullcontext()
-
-
-def start_from_scratch(aggregator: Aggregator, camera_head: CameraHead) -> None:
-    """Give the reconstruction branch initial values that learn without a pretrained start."""
-    with torch.no_grad():
-        for part in (aggregator, camera_head):
-            for module in part.modules():
-                if isinstance(module, LayerScale):
-                    module.gamma.fill_(SCRATCH_LAYER_SCALE)
-        for token in (aggregator.camera_token, aggregator.register_token):
-            token.normal_(std=SCRATCH_TOKEN_STD)
-        # Identity pose, one radian of view after four iterations: a negative view would meet
-        # the ReLU of the pose encoding and never learn.
-        last = camera_head.pose_branch.fc2
-        last.weight.mul_(0.1)
-        last.bias.zero_()
-        last.bias[6:] = 0.25
