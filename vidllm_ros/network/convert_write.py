@@ -94,7 +94,8 @@ class Supply:
         return value if piece.parts == 1 else value.chunk(piece.parts)[piece.part].clone()
 
     def release(self) -> None:
-        """Close every source."""
+        """Close every source, and forget the untrained part made last."""
+        self._part = ("", {})
         for source in self.sources.values():
             source.files.release()
 
