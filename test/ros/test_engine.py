@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from ros_harness import QUICK, loaded, wait_until
+from ros_harness import QUICK, HeldBackend, loaded, wait_until
 
 from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL, make_transform
 from vidllm_ros.ros.engine import Engine
@@ -25,13 +25,13 @@ STEP_NS = 100_000_000
 class Run:
     """An engine, and what it said."""
 
-    def __init__(self, kind: type[Engine] = Engine) -> None:
+    def __init__(self, kind: type[Engine] = Engine, backend: StandInBackend | None = None) -> None:
         parameters = NodeParameters(**QUICK)
         self.windows: list[Any] = []
         self.failures: list[str] = []
         self.warnings: list[str] = []
         self.engine = kind(
-            loaded(StandInBackend()),
+            loaded(backend or StandInBackend()),
             lambda: parameters,
             self.windows.append,
             self.failures.append,
@@ -46,9 +46,24 @@ class Run:
             rgb = np.random.default_rng(self._count).integers(0, 256, (42, 56, 3), np.uint8)
             self.engine.offer(self._count * STEP_NS, rgb, "camera_optical_frame", None)
 
+    def skip_s(self, seconds: float) -> None:
+        """Let no frame come for so long."""
+        self._count += int(seconds * 1e9) // STEP_NS
+
     def wait_windows(self, count: int) -> None:
         wait_until(lambda: len(self.windows) >= count or self.failures, f"{count} windows")
         assert self.failures == []
+
+
+@pytest.fixture
+def backend() -> HeldBackend:
+    return HeldBackend()
+
+
+@pytest.fixture
+def held_run(runs: list[Run], backend: HeldBackend) -> Run:
+    runs.append(Run(backend=backend))
+    return runs[-1]
 
 
 @pytest.fixture
@@ -95,6 +110,42 @@ def test_a_lookup_that_fails_otherwise_costs_no_window(runs: list[Run]) -> None:
     run.feed(2)
     run.wait_windows(2)
     assert [window.world_index for window in run.windows] == [0, 0]
+
+
+def test_world_goes_on_after_a_stop_of_any_length(runs: list[Run]) -> None:
+    run = Run()
+    runs.append(run)
+    run.feed(4)
+    run.wait_windows(1)
+    run.engine.pause()
+    run.engine.resume()
+    run.skip_s(60.0)
+    run.feed(2)
+    run.wait_windows(2)
+    assert [window.world_index for window in run.windows] == [0, 0]
+    run.engine.reset()
+    run.feed(4)
+    run.wait_windows(3)
+    assert [window.window_index for window in run.windows] == [0, 1, 2]  # as WindowStatus says
+
+
+def test_close_does_not_wait_for_a_window(held_run: Run, backend: HeldBackend) -> None:
+    backend.may_reconstruct.clear()
+    held_run.feed(4)
+    wait_until(backend.inside.is_set, "a window is being computed")
+    waited: list[float] = []
+    close = held_run.engine._worker.close
+
+    def spy(timeout_s: float) -> bool:
+        waited.append(timeout_s)
+        return close(timeout_s)
+
+    held_run.engine._worker.close = spy  # type: ignore[method-assign]
+    assert not held_run.engine.close()
+    assert waited == [0.0]
+    backend.may_reconstruct.set()
+    held_run.engine.wait_for_end()
+    assert held_run.engine.close()
 
 
 class Cleared(Engine):

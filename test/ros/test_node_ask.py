@@ -100,6 +100,10 @@ def test_timeout_is_kept(start: Callable[..., Any], held: HeldBackend) -> None:
     assert reply.error_code == Reply.TIMEOUT
     assert 0.5 <= time.monotonic() - started < 10
     assert reply.latency_s == pytest.approx(0.5, abs=0.4)
+    assert "the network is still answering it" in reply.message
+    behind = harness.ask("and I?", timeout_s=0.5)  # the first is still inside the network
+    assert behind.error_code == Reply.TIMEOUT
+    assert "has not come to it: another question" in behind.message
     held.may_answer.set()
     assert harness.ask("and now?").success
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -222,6 +224,20 @@ def test_world_that_tf_does_not_know_is_not_placed_in_silence(start: Callable[..
     assert FRAME_ID in line
 
 
+def test_full_map_says_once_that_it_grows_coarser(
+    start: Callable[..., Any], tmp_path: Path
+) -> None:
+    harness = start(voxel_m=0.001, max_map_points=1000)
+    harness.wait_active()
+    for done, count in enumerate((4, 2, 2), start=1):
+        harness.feed(count)
+        harness.wait_windows(done)
+    reply = harness.command(topics.SAVE_MAP, SaveMap.Request(path=str(tmp_path / "map.ply")))
+    assert reply.success
+    assert "voxel_m is 0.001: the map is full, see max_map_points" in reply.message
+    assert len([line for line in harness.said() if "map: full at max_map_points" in line]) == 1
+
+
 def test_two_robots_in_their_namespaces(start: Callable[..., Any]) -> None:
     robots = [start(namespace=name) for name in ("robot1", "robot2")]
     for robot in robots:
@@ -290,6 +306,13 @@ def test_reset_pause_and_save(start: Callable[..., Any], tmp_path: Any) -> None:
     wrong = harness.command(topics.SAVE_MAP, SaveMap.Request(path=str(tmp_path / "no" / "m.ply")))
     assert not wrong.success
     assert "expected an existing folder" in wrong.message
+    assert reply.message == "one point in a voxel of 0.1 m"
+    assert json.loads(target.with_suffix(".json").read_text())["voxel_m"] == 0.1
+    for path in ("map.ply", "~/map.ply", ""):
+        relative = harness.command(topics.SAVE_MAP, SaveMap.Request(path=path))
+        assert not relative.success
+        assert f"expected an absolute path (~ is not expanded), got {path!r}" in relative.message
+    assert not Path("map.ply").exists()
 
     assert harness.command(topics.PAUSE, SetBool.Request(data=True)).success
     before = harness._received()
@@ -298,8 +321,10 @@ def test_reset_pause_and_save(start: Callable[..., Any], tmp_path: Any) -> None:
         publisher.publish(harness.frame())
     assert harness.ask("while paused?").success
     assert harness._received() == before
+    harness.stamp_ns += 60 * 10**9  # the pause is no gap: map and world stay
     assert harness.command(topics.PAUSE, SetBool.Request(data=False)).success
     assert harness.feed(1)
+    assert not [line for line in harness.said() if "a new world begins" in line]
 
     objects = harness.listen(topics.OBJECTS)
     wait_until(lambda: harness.tester.count_publishers("/vidllm/objects"), "objects")

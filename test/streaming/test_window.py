@@ -121,8 +121,34 @@ def test_last_frames_of_a_film_come_when_asked_for():
     assert window.take() is None
     assert places(window.take(partial=True)) == [0, 1, 2]
     assert window.take(partial=True) is None
-    feed(window, 1, first=3)
-    assert places(window.take(partial=True)) == [0, 1, 2, 3]
+    assert feed(window, 1, first=3) == [[0, 1, 2, 3]]  # due, as it would have been
+    feed(window, 1, first=4)
+    assert places(window.take(partial=True)) == [0, 1, 2, 3, 4]
+
+
+def test_partial_windows_do_not_move_the_next_ones():
+    def due(partial_after):
+        window, ends = make_window(), []
+        for i in range(40):
+            is_ready = window.add(i * PERIOD_NS, picture(i)).is_ready
+            taken = window.take(partial=i in partial_after)
+            if is_ready:
+                ends.append(places(taken))
+        return ends
+
+    wanted = due(())
+    assert len(wanted) > 5
+    assert due((2, 3, 12)) == wanted  # before the first window is due, and between two
+
+
+def test_a_pause_is_no_gap():
+    window = make_window()
+    feed(window, 10)
+    window.expect_gap()
+    added = window.add(100 * PERIOD_NS, picture())
+    assert added.restarted == ""
+    assert window.world == 0
+    assert "no frame for" in window.add(200 * PERIOD_NS, picture()).restarted  # only once
 
 
 @pytest.mark.parametrize("rate_hz", [30, 60])

@@ -65,6 +65,8 @@ def test_newer_window_replaces_the_waiting_one(worker, gate):
 def test_questions_are_bounded_and_a_given_up_one_frees_its_place(worker, gate):
     first = worker.submit(lambda: 1, JobKind.ASK)
     second = worker.submit(lambda: 2, JobKind.ASK)
+    assert worker.running is JobKind.WINDOW
+    assert [worker.waiting_before(future) for future in (first, second)] == [0, 1]
     with pytest.raises(BusyError, match="fewer than 2 waiting, got 2"):
         worker.submit(lambda: 3, JobKind.ASK)
     assert first.cancel()

@@ -35,6 +35,7 @@ from vidllm_ros.streaming.worker import JobKind, Worker, WorkerClosedError
 from vidllm_ros.structures import Frames
 
 CLOSE_TIMEOUT_S = 2.0
+"""Longest wait for the worker's thread where it is idle, or where the process ends."""
 TRIM_EVERY = 8
 """Windows after which freed memory is handed back to the system; costs some milliseconds."""
 Locate = Callable[[str, int], NDArray[np.float64]]
@@ -188,6 +189,10 @@ class Engine:
             self._worker.ask_limit = current.ask_queue
             self._applied = current
 
+    def expect_gap(self) -> None:
+        """Go on in the same world with the next frame, however late it comes."""
+        self._session.expect_gap()
+
     def reset(self) -> None:
         """Forget map, objects and frames; a new world begins."""
         self._session.reset()
@@ -220,6 +225,21 @@ class Engine:
                     break
         return self._session.windows_done > done
 
+    def why_late(self, question: Future[SessionAnswer]) -> str:
+        """Say what a question that has no answer yet is waiting for."""
+        if question.running():
+            return "the network is still answering it"
+        ahead = self._worker.waiting_before(question)
+        running = {JobKind.WINDOW: "a window", JobKind.ASK: "another question"}
+        busy = [running[kind]] if (kind := self._worker.running) else []
+        waiting = [f"{ahead} question(s) in front of it"] if ahead else []
+        return f"the network has not come to it: {', '.join(busy + waiting) or 'it is next'}"
+
+    @property
+    def voxel_m(self) -> float:
+        """Edge of the voxels that the map was asked to have."""
+        return self._session.settings.voxel_m
+
     def save_map(self, path: Path) -> SavedMap:
         """Write the map; see `Session.save_map`. Costs the caller's thread, not the worker's."""
         return self._session.save_map(path)
@@ -231,7 +251,8 @@ class Engine:
         return self._is_running
 
     def resume(self) -> None:
-        """Compute windows from now on."""
+        """Compute windows from now on; the world goes on where it stood."""
+        self._session.expect_gap()
         self._is_running = True
 
     def pause(self) -> None:
@@ -242,7 +263,16 @@ class Engine:
         for future in tuple(self._questions):
             future.cancel()
 
-    def close(self) -> bool:
-        """End the worker; return whether it ended, or is still inside the network."""
+    def close(self, busy_wait_s: float = 0.0) -> bool:
+        """End the worker; return whether it ended, or is still inside the network.
+
+        Args:
+            busy_wait_s: longest wait where it is inside the network.
+        """
         self.pause()
-        return self._worker.close(CLOSE_TIMEOUT_S)
+        return self._worker.close(busy_wait_s if self._worker.is_busy else CLOSE_TIMEOUT_S)
+
+    @property
+    def wait_for_end(self) -> Callable[[], None]:
+        """The function that waits for the closed worker's end, holding no model meanwhile."""
+        return self._worker.join

@@ -3,7 +3,7 @@
 
 configure loads the model, activate subscribes and publishes, deactivate stops consuming and keeps
 the model, cleanup frees it. Read the callbacks in that order; the work is in inputs.py,
-questions.py, publishers.py and engine.py. Next: engine.py.
+questions.py, commands.py, publishers.py and engine.py. Next: engine.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
@@ -20,14 +19,14 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from std_srvs.srv import SetBool, Trigger
 
 from vidllm_ros.network.memory import free_bytes
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.callbacks import guarded, logged_transition
+from vidllm_ros.ros.commands import Commands
 from vidllm_ros.ros.conversions import describe_libraries
 from vidllm_ros.ros.diagnostics import Diagnostics, Situation
-from vidllm_ros.ros.engine import Engine
+from vidllm_ros.ros.engine import CLOSE_TIMEOUT_S, Engine
 from vidllm_ros.ros.health import Health
 from vidllm_ros.ros.inputs import Inputs
 from vidllm_ros.ros.model_loading import (
@@ -50,8 +49,7 @@ from vidllm_ros.ros.publishers import Outputs, StatusFacts
 from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.questions import Questions
 from vidllm_ros.ros.transforms import CameraTransform
-from vidllm_ros.srv import SaveMap
-from vidllm_ros.streaming.session import SessionError, WindowResult
+from vidllm_ros.streaming.session import WindowResult
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 EXECUTOR_THREADS = 48
@@ -70,10 +68,14 @@ class VidllmNode(LifecycleNode):
         self._handles: list[Callable[[], None]] = []
         """What activate opened, as the functions that close it; see `_release`."""
         self._reduced = ""  # how the last window was cut for lack of memory
+        self._coarse_world: int | None = None  # the world whose full map was last warned of
         self._release_lock = threading.RLock()
         self._health = Health()
         self._parameter_server = ParameterServer(self, lambda: self._engine is None)
         self._questions = Questions(self, self._current, self._active_engine)
+        self._commands = Commands(
+            self, self._active_engine, lambda: self._inputs, lambda: self._outputs
+        )
         self._diagnostics = Diagnostics(self, self._health, self._current, self._situation)
         self._diagnostics.open_timer(MutuallyExclusiveCallbackGroup())
         self._serve()
@@ -90,9 +92,9 @@ class VidllmNode(LifecycleNode):
         questions, commands = ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
         for service, handler, group in (
             (topics.ASK, self._questions.handle, questions),
-            (topics.RESET, self._on_reset, commands),
-            (topics.PAUSE, self._on_pause, commands),
-            (topics.SAVE_MAP, self._on_save_map, questions),
+            (topics.RESET, self._commands.reset, commands),
+            (topics.PAUSE, self._commands.pause, commands),
+            (topics.SAVE_MAP, self._commands.save_map, questions),
         ):
             quality = profile("service")
             self.create_service(
@@ -240,14 +242,22 @@ class VidllmNode(LifecycleNode):
             return
         device = engine.loaded.device
         before = memory_used_bytes(device)
-        if not engine.close():
-            self.get_logger().warning(
-                "cleanup: the network is inside a window and cannot be interrupted; what it holds "
-                "comes back when that ends"
-            )
+        has_ended, wait = engine.close(), engine.wait_for_end
         del engine
-        freed = before - release_memory(device)
-        self.get_logger().info(f"cleanup: {freed / 2**20:.1f} MiB given back on {device}")
+
+        def report() -> None:
+            wait()
+            freed = before - release_memory(device)
+            self.get_logger().info(f"cleanup: {freed / 2**20:.1f} MiB given back on {device}")
+
+        if has_ended:
+            report()
+            return
+        self.get_logger().warning(
+            "cleanup: the network is at work and cannot be interrupted; what it holds comes back "
+            "when that ends"
+        )
+        threading.Thread(target=report, name="vidllm-cleanup", daemon=True).start()
 
     # What the engine calls, on its own thread
 
@@ -277,55 +287,19 @@ class VidllmNode(LifecycleNode):
             fix = "a smaller window_size or model, or another device, avoids it"
             self.get_logger().warning(f"window {result.window_index}: {result.reduced}; {fix}")
         self._reduced = result.reduced
+        wanted_m = self._current().voxel_m
+        if result.map_voxel_m > wanted_m and result.world_index != self._coarse_world:
+            self._coarse_world = result.world_index
+            self.get_logger().warning(
+                f"map: full at max_map_points, its voxels grew from {wanted_m:g} to "
+                f"{result.map_voxel_m:g} m and grow on; a larger max_map_points or voxel_m, or a "
+                "reset, avoids it"
+            )
 
     def _on_failed(self, words: str) -> None:
         """Say that a window could not be computed; the node goes on."""
         self._health.failed(words)
         self.get_logger().error(words)
-
-    # Services
-
-    def _on_reset(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
-        """Forget the map and begin a new world."""
-        engine, outputs = self._active_engine(), self._outputs
-        if engine is None or outputs is None:
-            reply.message = "the node is not active; nothing was reset"
-            return reply
-        engine.reset()
-        outputs.restart()
-        reply.success, reply.message = (
-            True,
-            "map and objects are empty; a new world begins",
-        )
-        self.get_logger().info(f"reset: {reply.message}")
-        return reply
-
-    def _on_pause(self, request: SetBool.Request, reply: SetBool.Response) -> SetBool.Response:
-        """Ignore frames, or take them again; questions are answered either way."""
-        inputs = self._inputs
-        if inputs is None:
-            reply.message = "the node is not active; it takes no frames anyway"
-            return reply
-        inputs.is_paused = request.data
-        reply.success, reply.message = True, "paused" if request.data else "running"
-        self.get_logger().info(f"pause: {reply.message}")
-        return reply
-
-    def _on_save_map(self, request: SaveMap.Request, reply: SaveMap.Response) -> SaveMap.Response:
-        """Write the map; success only when both files are whole."""
-        engine = self._active_engine()
-        try:
-            if engine is None:
-                raise SessionError("the node is not active; there is no map")
-            saved = engine.save_map(Path(request.path))
-        except (OSError, ValueError, SessionError) as error:
-            reply.message = str(error) or repr(error)
-        else:
-            reply.success = True
-            reply.path, reply.objects_path = str(saved.path), str(saved.objects_path)
-            reply.point_count, reply.object_count = saved.point_count, saved.object_count
-        self.get_logger().info(f"save_map: {reply.path or reply.message}")
-        return reply
 
     def release(self) -> bool:
         """Stop everything, from any state; return whether the worker's thread ended.
@@ -334,7 +308,7 @@ class VidllmNode(LifecycleNode):
         """
         self._release()
         engine, self._engine = self._engine, None
-        return engine is None or engine.close()
+        return engine is None or engine.close(CLOSE_TIMEOUT_S)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

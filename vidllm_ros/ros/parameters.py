@@ -116,7 +116,8 @@ class NodeParameters:
     place_by_tf: bool = _parameter(
         False,
         "Place each new world by TF, where world_frame (map, odom) -> camera is known there, "
-        "instead of putting the first camera at the origin.",
+        "instead of putting the first camera at the origin; where it is not known, a warning says "
+        "why.",
         _CONFIGURE,
     )
     find_up: bool = _parameter(
@@ -158,7 +159,8 @@ class NodeParameters:
     )
     max_gap_s: float = _parameter(
         WindowSettings.max_gap_s,
-        "A pause between two frames longer than this begins a new world; above min_gap_s.",
+        "A longer silence between two frames begins a new world, unless the node was paused or "
+        "deactivated meanwhile; above min_gap_s.",
         _CONFIGURE,
         (0.01, 3600.0),
     )
@@ -177,13 +179,14 @@ class NodeParameters:
     )
     confidence_quantile: float = _parameter(
         SessionSettings.confidence_quantile,
-        "Share of the least confident depths that is not published.",
+        "Share of the least confident points that is left out of clouds; ~/depth/image is whole.",
         _LIVE,
         (0.0, 0.99),
     )
     max_map_points: int = _parameter(
         SessionSettings.max_map_points,
-        "Bound of the fused cloud that ~/save_map writes.",
+        "Bound of the fused cloud that ~/save_map writes; where it is reached the cloud's voxels "
+        "double, with a warning.",
         _CONFIGURE,
         (1_000, 100_000_000),
     )

@@ -129,10 +129,9 @@ class Questions:
         try:
             return future.result(max(0.0, deadline - time.monotonic()))
         except (FutureTimeoutError, TimeoutError) as error:
+            reason = engine.why_late(future)
             future.cancel()
-            raise RefusedError(
-                Reply.TIMEOUT, "no answer in time; the network is busy with a window"
-            ) from error
+            raise RefusedError(Reply.TIMEOUT, f"no answer in time; {reason}") from error
         except CancelledError as error:
             raise _gone() from error
         except ValueError as error:

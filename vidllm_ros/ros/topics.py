@@ -113,6 +113,9 @@ OUTPUTS = (*RESULTS, DIAGNOSTICS, TF)
 
 ASK = Service("ask", Ask, "a question about what the camera has seen; always replies")
 RESET = Service("~/reset", Trigger, "forget map, objects and frames; a new world begins")
-PAUSE = Service("~/pause", SetBool, "true: ignore frames; questions are still answered")
+PAUSE = Service(
+    "~/pause", SetBool,
+    "true: ignore frames; questions are still answered; false: go on in the same world",
+)  # fmt: skip
 SAVE_MAP = Service("~/save_map", SaveMap, "write the fused cloud (.ply) and the objects (.json)")
 SERVICES = (ASK, RESET, PAUSE, SAVE_MAP)

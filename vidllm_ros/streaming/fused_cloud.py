@@ -3,7 +3,8 @@
 
 The numbers of occupied voxels lie sorted; each names the place of its point in buffers that only
 grow at their end, so that a window costs its own points and a merge of the numbers, however large
-the map. When the map is full its voxels double. Next: session.py, which saves it.
+the map. When the map is full its voxels double, and `voxel_m` says so. Next: session.py, which
+saves it.
 """
 
 from __future__ import annotations

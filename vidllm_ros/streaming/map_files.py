@@ -18,7 +18,11 @@ from vidllm_ros.structures import GroundedBox
 
 
 def write_map(
-    path: Path, cloud: PointCloud, objects: Sequence[GroundedBox], stamp_ns: int
+    path: Path,
+    cloud: PointCloud,
+    objects: Sequence[GroundedBox],
+    stamp_ns: int,
+    voxel_m: float,
 ) -> SavedMap:
     """Write cloud and objects, both in the cloud's frame.
 
@@ -27,6 +31,7 @@ def write_map(
         cloud: the points.
         objects: the boxes.
         stamp_ns: of the newest frame in the map.
+        voxel_m: edge of the voxels that hold one point each.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -38,12 +43,13 @@ def write_map(
         "frame": cloud.frame,
         "unit": "m",
         "stamp_ns": stamp_ns,
+        "voxel_m": voxel_m,
         "objects": [_as_plain(box) for box in objects],
     }
     write_ply(path, cloud)
     objects_path = path.with_suffix(".json")
     write_atomically(objects_path, (json.dumps(content, indent=1) + "\n").encode())
-    return SavedMap(path, objects_path, len(cloud), len(objects))
+    return SavedMap(path, objects_path, len(cloud), len(objects), voxel_m)
 
 
 def _as_plain(box: GroundedBox) -> dict[str, Any]:

@@ -106,6 +106,7 @@ class WindowResult:
         is_still: it shows nothing new, so the map's points and the places that later windows are
             joined to stay as they were.
         reduced: in words, where memory did not suffice for all of it; else empty.
+        map_voxel_m: edge of the map's voxels now; above the setting where the map is full.
     """
 
     reconstruction: Reconstruction
@@ -123,6 +124,7 @@ class WindowResult:
     registration: Registration | None
     is_still: bool = False
     reduced: str = ""
+    map_voxel_m: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,13 @@ class SessionAnswer(Answer):
 
 @dataclass(frozen=True)
 class SavedMap:
-    """What `save_map` wrote."""
+    """What `save_map` wrote, one point in a voxel of `voxel_m`."""
 
     path: Path
     objects_path: Path
     point_count: int
     object_count: int
+    voxel_m: float
 
 
 def asks_for_place(question: str) -> bool:

@@ -100,6 +100,11 @@ class Session:
             self._first_world = self._window.world
             self._world = self._new_world()
 
+    def expect_gap(self) -> None:
+        """Go on in the same world with the next frame, however late it comes: after a pause."""
+        with self._lock:
+            self._window.expect_gap()
+
     def change(self, settings: SessionSettings) -> None:
         """Take new settings; they act from the next window or question on.
 
@@ -270,6 +275,7 @@ class Session:
                 registration=place.joined,
                 is_still=is_still,
                 reduced=reduced,
+                map_voxel_m=world.cloud.voxel_m,
             )
             if not is_still:
                 world.placed = place.frames
@@ -315,11 +321,12 @@ class Session:
         """
         with self._lock:
             newest = self._world.newest
-            cloud, objects = self._world.cloud.cloud, self._world.tracker.objects
+            fused, objects = self._world.cloud, self._world.tracker.objects
+            cloud, voxel_m = fused.cloud, fused.voxel_m
         if newest is None:
             raise NoWindowYetError("there is no map yet; wait for the first window")
         stamp_ns = newest.reconstruction.stamps_ns[-1]
-        return write_map(Path(path), cloud, objects, stamp_ns)
+        return write_map(Path(path), cloud, objects, stamp_ns, voxel_m)
 
     def _require_current(self, window: Window) -> None:
         """Refuse windows from before a reset, or older than the map."""

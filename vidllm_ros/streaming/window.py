@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choose the frames of a window by their stamps alone: no clock, no thread.
 
-The same frames in the same order give the same windows, however fast they come. Where the network
-is slower than the camera, a window keeps some frames of the one before it and spreads the rest
-over what came since, so that windows can always be joined. Where the camera stands still, windows
+The same frames in the same order make the same windows due, however fast they come. Where the
+network is slower than the camera, which of them are computed depends on its speed: a window then
+keeps some frames of the one taken before it and spreads the rest over what came since, so that
+windows can always be joined. Where the camera stands still, windows
 go on at the same pace: the views kept so far and the newest frame, which is shown but not kept.
 Next: registration.py joins them.
 """
@@ -71,9 +72,11 @@ class FrameWindow:
         self._anchors: list[_Kept] = []
         self._settled_anchors: list[_Kept] = []
         self._pending: tuple[tuple[_Kept, ...], _Kept | None] | None = None
-        self._since = 0  # frames kept or still since the last window became ready
+        self._since = 0  # frames kept or still since the last window became due
+        self._unshown = 0  # of them, those that no partial window has shown either
         self._has_emitted = False
         self._last_stamp_ns: int | None = None
+        self._is_gap_expected = False
         self._used_stamp_ns = 0  # of the last frame that was kept or still
         self._still: _Kept | None = None  # the newest frame, where it shows the last kept view
         self._thumbnail: NDArray[np.float32] | None = None
@@ -83,6 +86,10 @@ class FrameWindow:
         self.world += 1
         self.counts.restarts += 1
         self._clear()
+
+    def expect_gap(self) -> None:
+        """Take the next frame as of the same place, however much later it comes: after a pause."""
+        self._is_gap_expected = True
 
     def add(
         self,
@@ -106,6 +113,7 @@ class FrameWindow:
             self.counts.dropped += 1
             return Added(Arrival.DROPPED)
         self._last_stamp_ns = stamp_ns
+        self._is_gap_expected = False
         self._frame_id, self._shape = frame_id, rgb.shape
         if self._is_too_soon(stamp_ns):
             self.counts.passed_over += 1
@@ -117,6 +125,7 @@ class FrameWindow:
             return Added(Arrival.UNUSABLE, restarted=restarted, problem=str(error))
         self._used_stamp_ns = stamp_ns
         self._since += 1
+        self._unshown += 1
         frame = _Kept(stamp_ns, small, K)
         if self._is_still(small):
             self._still = frame
@@ -144,9 +153,9 @@ class FrameWindow:
 
         Args:
             partial: where none is ready, take the frames that no window has shown yet, few as they
-                are: for a film that has ended.
+                are: for a film that has ended. When the next ones are due stays as it was.
         """
-        if self._pending is None and partial and self._since > 0:
+        if self._pending is None and partial and self._unshown > 0:
             self._emit()
         if self._pending is None:
             return None
@@ -186,7 +195,7 @@ class FrameWindow:
         step_s = (stamp_ns - self._last_stamp_ns) * 1e-9
         if step_s < -self.settings.backward_tolerance_s:
             return f"stamps jumped back by {-step_s:.3f} s"
-        if step_s > self.settings.max_gap_s:
+        if step_s > self.settings.max_gap_s and not self._is_gap_expected:
             return f"no frame for {step_s:.3f} s"
         if self._kept and self._shape != rgb.shape:
             was, now = self._shape, rgb.shape
@@ -216,14 +225,15 @@ class FrameWindow:
         is_due = self._since >= (settings.stride if self._has_emitted else settings.min_frames)
         if is_due:
             self._emit()
+            self._since = 0
+            self._has_emitted = True
         return is_due
 
     def _emit(self) -> None:
         if self._pending is not None:
             self.counts.skipped_windows += 1
         self._pending = tuple(self._kept), self._still
-        self._since = 0
-        self._has_emitted = True
+        self._unshown = 0
         self._ready_count += 1
 
     def _compose(self, kept: Sequence[_Kept], size: int) -> list[_Kept]:

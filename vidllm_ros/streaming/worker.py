@@ -41,6 +41,7 @@ class JobKind(Enum):
 class _Job(Generic[T]):
     call: Callable[[], T]
     future: Future[T]
+    kind: JobKind
 
     def run(self) -> None:
         if not self.future.set_running_or_notify_cancel():
@@ -68,7 +69,7 @@ class Worker:
         self._asks: deque[_Job[Any]] = deque()
         self._window: _Job[Any] | None = None
         self._asked_last = False
-        self._is_running_job = False
+        self._running: JobKind | None = None
         self._is_closed = False
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         self._thread.start()
@@ -82,7 +83,7 @@ class Worker:
             BusyError: the queue of questions is full.
             WorkerClosedError: the worker takes no more jobs.
         """
-        job = _Job(call, Future())
+        job = _Job(call, Future(), kind)
         replaced: _Job[Any] | None = None
         with self._changed:
             if self._is_closed:
@@ -116,7 +117,19 @@ class Worker:
     @property
     def is_busy(self) -> bool:
         """Whether a job runs at this moment."""
-        return self._is_running_job
+        return self._running is not None
+
+    @property
+    def running(self) -> JobKind | None:
+        """What kind of job runs at this moment."""
+        return self._running
+
+    def waiting_before(self, future: Future[Any]) -> int:
+        """Count the questions in front of this one; 0 where it does not wait."""
+        with self._changed:
+            self._drop_cancelled()
+            futures = [job.future for job in self._asks]
+            return futures.index(future) if future in futures else 0
 
     @property
     def waiting_asks(self) -> int:
@@ -147,17 +160,21 @@ class Worker:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def join(self) -> None:
+        """Wait for the thread's end, after close."""
+        self._thread.join()
+
     def _loop(self) -> None:
         while True:
             with self._changed:
-                self._is_running_job = False
+                self._running = None
                 job = self._next()
                 while job is None:
                     if self._is_closed:
                         return
                     self._changed.wait()
                     job = self._next()
-                self._is_running_job = True
+                self._running = job.kind
             job.run()
             del job  # the result belongs to the future's holder: keep no window alive here
 
