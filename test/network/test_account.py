@@ -66,6 +66,8 @@ def test_weights_are_those_of_the_modules(model, stages):
         return 4 * sum(p.numel() for p in module.parameters() if p.ndim > 1)
 
     assert stages["aggregator"].weight_bytes == pytest.approx(stored(model.aggregator), rel=0.02)
+    for name in ("depth_head", "metric_depth"):
+        assert stages[name].weight_bytes == pytest.approx(stored(getattr(model, name)), rel=0.05)
     layers = model.language.model.model.layers
     table = 4 * model.language.model.lm_head.weight.numel()
     assert stages["first_token"].weight_bytes == pytest.approx(stored(layers) + table, rel=0.01)

@@ -48,6 +48,9 @@ def bench_model(
     channels_last: Annotated[bool, typer.Option(help="maps of the dense heads")] = False,
     quantize: Annotated[str, typer.Option(help="none, int8, int4; an approximation")] = "none",
     plain: Annotated[bool, typer.Option(help="time the literal twin too")] = True,
+    clock: Annotated[
+        str, typer.Option(help="wall, or cpu: processor time, on a shared CPU")
+    ] = "wall",
     account: Annotated[bool, typer.Option("--account", help="print the floor and end")] = False,
     out: Annotated[Path, typer.Option(help="report, JSON; a chart beside it")] = Path(
         "bench_model.json"
@@ -66,7 +69,7 @@ def bench_model(
     note(f"building {size} with random weights")
     bench = StageBench(config, load, device, precision, choice)
     report: dict[str, Any] = {"size": size, "frames": frames, "resolution": list(load.size)}
-    report |= bench.measure(repetitions, plain)
+    report |= {"clock": clock} | bench.measure(repetitions, plain, clock)
     report["peak_memory_gb"] = round(bench.peak_bytes() / 1e9, 3)
     report["process_peak_gb"] = round(
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3

@@ -7,6 +7,7 @@ on a GPU are taken between two waits for it. Next: network/plain_twin.py, the tw
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from vidllm_ros.network.account import Account, StageCost, Workload
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.language import next_token
 from vidllm_ros.network.vidllm import VidLLM
-from vidllm_ros.streaming.repeated_timing import Call, measure_in_turn, spread_of
+from vidllm_ros.streaming.repeated_timing import Call, Clock, measure_in_turn, spread_of
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RECONSTRUCTION = ("encoder", "adapter", "aggregator", "camera_head", "depth_head", "metric_depth")
@@ -74,13 +75,23 @@ class StageBench:
         return int(torch.cuda.max_memory_allocated(self.device))
 
     @torch.no_grad()
-    def measure(self, repetitions: int, with_plain: bool) -> dict[str, Any]:
-        """Time every stage and its twin in turn; return the report."""
-        ceilings = measured_ceilings(self.device, self.dtype)
+    def measure(self, repetitions: int, with_plain: bool, clock: str = "wall") -> dict[str, Any]:
+        """Time every stage and its twin in turn; return the report.
+
+        Args:
+            repetitions: of each.
+            with_plain: whether the twins run.
+            clock: "wall", or "cpu" for the processor time of all threads: what other processes
+                take does not count.
+        """
+        if clock not in ("wall", "cpu") or (clock == "cpu" and self.device.type != "cpu"):
+            raise ValueError(f"clock: expected wall, or cpu on a CPU, got {clock!r}")
+        read = time.process_time if clock == "cpu" else lambda: now(self.device)
+        ceilings = measured_ceilings(self.device, self.dtype, read)
         with self.model.autocast(), attention_order(self.kernels):
             plain_stages = self._stages()
             accelerate(self.model, self.choice)
-            seconds = self._time(plain_stages, repetitions, with_plain)
+            seconds = self._time(plain_stages, repetitions, with_plain, read)
         costs = self.account.stages()
         report: dict[str, Any] = {
             "precision": self.precision,
@@ -95,14 +106,14 @@ class StageBench:
         return report | self._totals(seconds, with_plain)
 
     def _time(
-        self, stages: dict[str, Stage], repetitions: int, with_plain: bool
+        self, stages: dict[str, Stage], repetitions: int, with_plain: bool, clock: Clock
     ) -> dict[str, list[float]]:
         calls: dict[str, Call] = {}
         for name, stage in stages.items():
             calls[name] = stage.run
             if with_plain:
                 calls[f"{name} plain"] = stage.plain
-        return measure_in_turn(calls, repetitions, clock=lambda: now(self.device))
+        return measure_in_turn(calls, repetitions, clock=clock)
 
     def _totals(self, seconds: dict[str, list[float]], with_plain: bool) -> dict[str, Any]:
         def median(names: tuple[str, ...], suffix: str = "") -> float:

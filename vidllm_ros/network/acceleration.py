@@ -147,8 +147,17 @@ def attention_order(seconds: dict[str, float]) -> AbstractContextManager[Any]:
     return sdpa_kernel(order, set_priority=True)
 
 
-def measured_ceilings(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Measure FLOP/s of a large product and bytes/s of a large copy, read and write counted."""
+def measured_ceilings(
+    device: torch.device, dtype: torch.dtype, clock: Callable[[], float] | None = None
+) -> tuple[float, float]:
+    """Measure FLOP/s of a large product and bytes/s of a large copy, read and write counted.
+
+    Args:
+        device: where.
+        dtype: of the product.
+        clock: the one the stages are timed by; the wall's where None.
+    """
+    read = clock or (lambda: now(device))
     edge, values = (8192, 1 << 28) if device.type == "cuda" else (1024, 1 << 25)
     a = torch.randn(edge, edge, dtype=dtype, device=device)
     source = torch.zeros(values, dtype=torch.float32, device=device)
@@ -157,9 +166,9 @@ def measured_ceilings(device: torch.device, dtype: torch.dtype) -> tuple[float, 
     def best(call: Callable[[], object]) -> float:
         took = []
         for _ in range(6):
-            begin = now(device)
+            begin = read()
             call()
-            took.append(now(device) - begin)
+            took.append(read() - begin)
         return min(took[1:])
 
     return 2 * edge**3 / best(lambda: a @ a), 8 * values / best(lambda: target.copy_(source))

@@ -175,8 +175,13 @@ class Account:
         flops = self._decoder(2 * config.width, config.dense_features, list(config.dense_channels))
         flops += _linear(height * width, 9 * half, LAST_CHANNELS)
         flops += _linear(height * width, LAST_CHANNELS, 2)
-        maps = self._map_values(config.dense_features, half)
-        return StageCost(load.frames * flops, 0, 0, load.frames * maps * load.bytes_per_value)
+        maps = load.frames * self._map_values(config.dense_features, half)
+        weights = self._decoder_weights(
+            2 * config.width, config.dense_features, list(config.dense_channels)
+        )
+        weights += 9 * half * LAST_CHANNELS
+        size = load.bytes_per_value
+        return StageCost(load.frames * flops, 0, weights * size, maps * size)
 
     def _metric_depth(self) -> StageCost:
         config, load = self.config, self.load
@@ -192,8 +197,21 @@ class Account:
         flops += _linear(area, config.metric_embedding, 4)
         flops += _linear(area, PIXEL_CHANNELS, config.metric_bins)
         flops += _linear(area, 2, config.metric_bins)
-        maps = self._map_values(config.metric_features, half)
-        return StageCost(load.frames * flops, 0, 0, load.frames * maps * load.bytes_per_value)
+        maps = load.frames * self._map_values(config.metric_features, half)
+        weights = self._decoder_weights(
+            config.width, config.metric_features, list(config.metric_channels)
+        )
+        weights += 9 * half * PIXEL_CHANNELS + PIXEL_CHANNELS * config.metric_bins
+        size = load.bytes_per_value
+        return StageCost(load.frames * flops, 0, weights * size, maps * size)
+
+    def _decoder_weights(self, in_dim: int, features: int, channels: list[int]) -> float:
+        """Weights of a DPT decoder."""
+        a, b, _, d = channels
+        weights = in_dim * sum(channels) + 16 * a * a + 4 * b * b + 9 * d * d
+        weights += 9 * features * sum(channels)
+        units = 7 * 2 * 9 * features * features + 4 * features * features
+        return weights + units + 9 * features * (features // 2)
 
     def _map_values(self, features: int, half: int) -> float:
         """Values of a decoder's maps, written and read once, for one frame."""

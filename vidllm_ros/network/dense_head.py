@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -188,8 +189,8 @@ class DPTDecoder(nn.Module):
         for level, project, rescale, reduce in zip(
             levels, self.projects, self.resizes, self.reduces, strict=True
         ):
-            x = self.norm(level).transpose(1, 2).unflatten(2, grid)  # (F, in_dim, h, w)
-            maps.append(reduce(rescale(self._place(project(x), aspect))))
+            x = _project(project, self.norm(level)).unflatten(2, grid)  # (F, channels, h, w)
+            maps.append(reduce(rescale(self._place(x, aspect))))
         sizes = [_size(level) for level in maps]
         finest = (2 * sizes[0][0], 2 * sizes[0][1])
         x = maps[3]
@@ -205,6 +206,14 @@ class DPTDecoder(nn.Module):
             return x
         table = uv_embedding(x.shape[1], _size(x), aspect, x.device)
         return x + (UV_WEIGHT * table).to(x.dtype)
+
+
+def _project(conv: Any, tokens: Tensor) -> Tensor:
+    """Run a 1x1 convolution as a product over tokens (F, N, in_dim) -> (F, channels, N).
+
+    No map of in_dim channels is laid out, which costs more than the product.
+    """
+    return functional.linear(tokens, conv.weight.flatten(1), conv.bias).transpose(1, 2)
 
 
 def _size(x: Tensor) -> tuple[int, int]:

@@ -9,12 +9,14 @@ nothing else calls it. Next: vidllm.py, the network as it is run.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from vidllm_ros.network.aggregator import Aggregator, AggregatorOutput
-from vidllm_ros.network.dense_head import DPTDecoder, DPTHead, resize
+from vidllm_ros.network.dense_head import DPTDecoder, DPTHead, ResidualUnit, resize
 from vidllm_ros.network.encoder import Encoder, EncoderOutput
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import Attention, Block, RotaryTables
@@ -114,7 +116,7 @@ def decode(
         maps.append(decoder.reduces[index](decoder.resizes[index](x)))
     x = maps[3]
     for index in (3, 2, 1, 0):
-        fusion = decoder.fusions[index]
+        fusion: Any = decoder.fusions[index]
         if fusion.skip_unit is not None:
             x = x + _residual(fusion.skip_unit, maps[index])
         x = _residual(fusion.out_unit, x)
@@ -124,9 +126,9 @@ def decode(
     return decoder._place(resize(decoder.output_conv(x), size), aspect)
 
 
-def _residual(unit: torch.nn.Module, x: Tensor) -> Tensor:
+def _residual(unit: ResidualUnit, x: Tensor) -> Tensor:
     active = functional.relu(x)
-    out = unit.conv2(functional.relu(unit.conv1(active)))  # type: ignore[operator]
+    out: Tensor = unit.conv2(functional.relu(unit.conv1(active)))
     return out + (active if unit.rectified else x)
 
 
