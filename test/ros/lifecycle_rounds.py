@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node alone in its process walks its lifecycle round by round and prints the bytes it holds.
+
+Each round configures, activates, computes a window, deactivates and cleans up. The argument is a
+number of bytes to lose each round: what a leak of that size looks like.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+
+import numpy as np
+from rclpy.parameter import Parameter
+
+from vidllm_ros.ros.model_loading import release_memory
+from vidllm_ros.ros.node import VidllmNode
+from vidllm_ros.ros.process import ros_context
+
+ROUNDS = 20
+VALUES = {
+    "backend": "standin", "autostart": False,
+    "window_size": 4, "window_stride": 2, "window_min_frames": 4,
+}  # fmt: skip
+
+
+def walk(node: VidllmNode, turn: int) -> None:
+    """Go once through all states, with a window."""
+    node.trigger_configure()
+    node.trigger_activate()
+    engine = node._engine
+    assert engine is not None
+    for i in range(4):
+        rgb = np.random.default_rng(i).integers(0, 256, (42, 56, 3), np.uint8)
+        engine.offer((turn * 10 + i) * 10**8, rgb, "camera_optical_frame", None)
+    while not engine.windows_done:
+        time.sleep(0.005)
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+
+
+def main(leak_bytes: int) -> None:
+    lost = []
+    with ros_context(["lifecycle_rounds"]):
+        given = [Parameter(name, value=value) for name, value in VALUES.items()]
+        node = VidllmNode(parameter_overrides=given)
+        for turn in range(ROUNDS):
+            walk(node, turn)
+            lost.append(bytearray(b"x" * leak_bytes))
+            gc.collect()
+            print(release_memory("cpu"), flush=True)
+        node.destroy_node()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
