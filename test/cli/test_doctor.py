@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from vidllm_ros.cli import doctor, doctor_camera, doctor_machine
+from vidllm_ros.cli.command import UserError
 from vidllm_ros.cli.doctor_camera import check_camera, judge
 from vidllm_ros.cli.doctor_findings import Finding, Level
 
@@ -148,6 +149,20 @@ def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.Monkey
         Level.FAIL,
         "5 MiB needed, 1 MiB free on cpu",
     )
+    monkeypatch.setattr("vidllm_ros.network.memory.free_bytes", lambda _: 8 * 2**20)
+    finding = doctor_machine.check_memory(tmp_path, "cpu")
+    assert finding.level is Level.WARN
+    assert "window_size" not in finding.fix  # it does not enter the estimate
+
+
+def test_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Path:
+        raise UserError("models: expected a bundled model, got none")
+
+    monkeypatch.setattr(doctor_machine, "bundled_model", missing)
+    findings = doctor_machine.check_machine(None, "cpu")
+    fix = next(finding.fix for finding in findings if finding.what == "weights")
+    assert fix == "check out models/ again, or copy it whole"
 
 
 @pytest.mark.parametrize(("code", "level"), [("pass", "ok"), ("import no_such_numpy", "warn")])

@@ -44,7 +44,7 @@ def check_machine(model: Path | None, device: str) -> Iterator[Finding]:
     try:
         folder = bundled_model() if model is None else model
     except UserError as error:
-        yield fail("weights", one_sentence(error), "git lfs pull, or copy models/ whole")
+        yield fail("weights", one_sentence(error), "check out models/ again, or copy it whole")
     else:
         yield check_memory(folder, where)
         yield check_weights(folder)
@@ -84,7 +84,7 @@ def check_memory(folder: Path, device: str) -> Finding:
     if needed > free:
         return fail("memory", words, "take a smaller model or another device")
     if 2 * needed > free:
-        return warn("memory", words, "a smaller window_size leaves more room")
+        return warn("memory", f"{words}: a rough estimate", "free memory, or a smaller model")
     return ok("memory", words)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 WORKING_ROOM = 1.5
-"""Memory the activations need, as a multiple of the weights; measured at nano and paper size."""
+"""Memory a window is taken to need, as a multiple of the weights: a rule of thumb, not measured,
+and the same for every window; memory_plan.py counts a given one."""
 _STORED_BYTES = 2  # weights are stored in half precision and widened on loading
 
 
