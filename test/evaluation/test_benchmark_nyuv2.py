@@ -43,6 +43,7 @@ def test_two_images_by_hand(cases):
     assert values["absrel_median_scaled"] == pytest.approx(0)
     assert values["delta1_median_scaled"] == 1.0
     assert values["images"] == 2
+    assert scores.variant.startswith("2, not the protocol's 654: official test images")
     assert scores.worst_by == "absrel"
     assert not scores.higher_is_better
 

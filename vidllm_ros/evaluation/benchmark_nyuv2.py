@@ -30,8 +30,9 @@ from vidllm_ros.evaluation.predictor import Predictor, SceneView, require_abilit
 from vidllm_ros.structures import Frames
 
 DEPTH = "depth"
+TEST_IMAGES = 654
 VARIANT = (
-    "654 official test images, Eigen crop (rows 45:471, columns 41:601), raw depth of 1e-3 to "
+    "official test images, Eigen crop (rows 45:471, columns 41:601), raw depth of 1e-3 to "
     "10 m, prediction bilinear with aligned corners to 480 x 640, clamped, mean with the mirrored "
     "image, means over images; source AdaBins, ZoeDepth. *_median_scaled: each prediction first "
     "multiplied by median(truth)/median(prediction), so not metric. A video model sees one frame "
@@ -100,7 +101,10 @@ def score(cases: Cases, predictions: Mapping[str, Record]) -> Scores:
     names = next(iter(per_case.values()))
     values = {name: float(np.mean([row[name] for row in per_case.values()])) for name in names}
     values["images"] = len(per_case)
-    return Scores(values, per_case, VARIANT, "absrel", False, ("absrel", "rmse_m", "delta1"))
+    count = len(per_case)
+    part = "" if count == TEST_IMAGES else f", not the protocol's {TEST_IMAGES}"
+    said = f"{count}{part}: {VARIANT}"
+    return Scores(values, per_case, said, "absrel", False, ("absrel", "rmse_m", "delta1"))
 
 
 def predicted_map(record: Record, case_id: str) -> NDArray[np.float64]:
