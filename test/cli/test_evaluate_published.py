@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each geometry benchmark from published files to the report, with a model named on the line."""
+"""Each published benchmark from published files to the report, with a model named on the line."""
 
 import json
 import sys
@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from vidllm_ros.cli import evaluate, score
+from vidllm_ros.evaluation import caption_metrics
+from vidllm_ros.evaluation.predictor import ScoredAabb
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "annotations"))
 import geometry_sets as sets
+import hand_made
 
 
 class Blind:
@@ -31,6 +35,24 @@ class Blind:
 
     def cloud(self, seen):
         return np.array([[0.0, 0.0, 2.0]])
+
+    def answer(self, seen, question, situation=""):
+        return "brown"
+
+    def ground_one(self, seen, phrase):
+        return None
+
+    def ground(self, seen, phrase):
+        return []
+
+    def choose(self, seen, phrase):
+        return seen.proposals[0].object_id
+
+    def caption(self, seen, aabb):
+        return "a chair"
+
+    def detect(self, seen):
+        return [ScoredAabb(np.array(hand_made.box_of("scene0000_00", 0)))]
 
 
 def make_nyuv2(folder):
@@ -104,3 +126,34 @@ def test_this_projects_network_gives_depth_of_single_images(tiny_checkpoint, tmp
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["not_finite_share"] == 0.0
     assert report["absrel"] > 0.0
+
+
+LANGUAGE = {  # by hand: nothing is found, the first object is always chosen
+    "scanqa": ("questions", None),
+    "sqa3d": ("questions", None),
+    "scan2cap": ("objects", "mixed: given proposals in 1 of 2 scenes"),
+    "scanrefer": ("acc@0.25", "mixed: given proposals in 1 of 2 scenes"),
+    "multi3drefer": ("zt_f1@0.5", "chosen among given proposals"),
+    "nr3d": ("accuracy", "chosen among the true ones"),
+    "sr3d": ("accuracy", "chosen among the true ones"),
+}
+VALUES = {"objects": 6.0, "acc@0.25": 0.0, "zt_f1@0.5": 100.0, "accuracy": 50.0}
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_each_language_benchmark_from_files_to_the_report(name, tmp_path, monkeypatch):
+    pytest.importorskip("pycocoevalcap")
+    monkeypatch.setattr(caption_metrics.shutil, "which", lambda name: None)
+    data, out = hand_made.write_everything(tmp_path), tmp_path / "report.json"
+    hand_made.write_referit3d(data, name="sr3d")
+    hand_made.write_masks(data, "scene0000_00", [[0, 1], [4, 5]])
+    for scene_id in hand_made.SCENES:
+        hand_made.write_frames(data, scene_id)
+    run = [name, "--data", str(data), "--predictor", "blind_models:Blind", "--out", str(out)]
+    assert evaluate.main(run) == 0
+    report = json.loads(out.read_text())
+    measure, boxes = LANGUAGE[name]
+    assert report[measure] == pytest.approx(VALUES.get(measure, report["cases"]))
+    assert report.get("boxes", "").startswith(boxes or "")
+    assert ("boxes" in report) == (boxes is not None)
+    assert out.with_suffix(".html").read_text().count("class='case'") == report["cases"]

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from vidllm_ros.network.vidllm import VidLLM
 
 SYNTHROOMS = "synthrooms"
-BOX_BENCHMARKS = (SYNTHROOMS, "scan2cap", "scanrefer", "multi3drefer", "nr3d", "sr3d")
+TRUE_BOXES = ("nr3d", "sr3d")
+BOX_BENCHMARKS = (SYNTHROOMS, "scan2cap", "scanrefer", "multi3drefer", *TRUE_BOXES)
 asked: ContextVar[str] = ContextVar("asked", default="")
 
 
@@ -90,7 +91,7 @@ def evaluate(
     if not shard.is_main:
         return
     facts: dict[str, Any] = {
-        "boxes": boxes_route(cases) if benchmark in BOX_BENCHMARKS else None,
+        "boxes": boxes_route(benchmark, data, cases.scene_ids),
         "frames": frames if benchmark == SYNTHROOMS else None,
         "minutes": round((time.monotonic() - started) / 60.0, 1),
         "command": asked.get(),
@@ -137,10 +138,21 @@ def open_benchmark(
     return benchmark, data, split
 
 
-def boxes_route(cases: Cases) -> str:
-    """Say whose boxes a model works with: found by itself, or chosen among given ones."""
-    view = cases.open_scene(cases.scene_ids[0])
-    return "chosen among given proposals" if view.proposals else "the model's own"
+def boxes_route(name: str, data: Path, scene_ids: Sequence[str]) -> str | None:
+    """Say whose boxes a model works with; None where the benchmark has none.
+
+    Proposals are optional scene by scene: one file too few makes another protocol of the number.
+    """
+    from vidllm_ros.data.annotations.proposals import find_proposals
+
+    if name not in BOX_BENCHMARKS:
+        return None
+    if name in TRUE_BOXES:
+        return "chosen among the true ones"
+    given = 0 if name == SYNTHROOMS else sum(bool(find_proposals(data, s)) for s in scene_ids)
+    if given in (0, len(scene_ids)):
+        return "chosen among given proposals" if given else "the model's own"
+    return f"mixed: given proposals in {given} of {len(scene_ids)} scenes, elsewhere its own"
 
 
 def find_shard() -> Shard:
