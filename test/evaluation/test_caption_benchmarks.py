@@ -92,6 +92,19 @@ def test_misses_and_thresholds_by_hand(root):
         assert values[f"placeholder_rouge_l@{limit}"] > values[f"rouge_l@{limit}"] + 1
 
 
+def test_an_iou_at_the_threshold_counts_except_officially(root):
+    cases = m.SCAN2CAP.load(root, "val")
+    said = {TABLE: oracle(cases)[TABLE]}
+    said[TABLE]["box"] = [0, 3, 0, 2, 4, 2]  # twice as high: IoU one half
+    case = next(case for case in cases if case.case_id == TABLE)
+    case.truth.aabb[:] = [0, 3, 0, 2, 4, 1]  # without the mesh's rounding
+    values = m.SCAN2CAP.score(cases, said).values
+    nothing = m.SCAN2CAP.score(cases, {}).values
+    assert values["rouge_l@0.5"] == pytest.approx(100 / 6)
+    assert values["official_rouge_l@0.5"] == nothing["official_rouge_l@0.5"]
+    assert values["official_rouge_l@0.25"] > nothing["official_rouge_l@0.25"]
+
+
 def test_all_objects_count_not_only_those_found(root):
     cases = m.SCAN2CAP.load(root, "val")
     only = {TABLE: oracle(cases)[TABLE]}

@@ -6,7 +6,7 @@ its true box most and asks for a description of what is there; below the IoU the
 Three variants of the same predictions: plain names are the definition, m times 1[IoU >= k]
 averaged over all objects, so a miss scores exactly 0; `placeholder_*` compares an empty caption,
 as the released code of LEO and Video-3D-LLM does, and so do the paper's rows; `official_*` is
-Scan2Cap's own: references of the data set's first 30 tokens, a miss is "sos eos".
+Scan2Cap's own: IoU > k, references of the data set's first 30 tokens, a miss is "sos eos".
 Next: grounding_benchmarks.py.
 """
 
@@ -165,10 +165,11 @@ def score_scan2cap(cases: Cases, predictions: Mapping[str, Record]) -> Scores:
     values: dict[str, float] = {}
     per_case: dict[str, dict[str, float | str]] = {}
     for limit in THRESHOLDS:
-        hit = (ious >= limit) & np.array([bool(text.strip()) for text in texts])
+        described = np.array([bool(text.strip()) for text in texts])
+        hit, beyond = (ious >= limit) & described, (ious > limit) & described
         said = [wrap_text(text if ok else "") for text, ok in zip(texts, hit, strict=True)]
         loose = score_texts(said, references)
-        short = [text if ok else MISS for text, ok in zip(said, hit, strict=True)]
+        short = [text if ok else MISS for text, ok in zip(said, beyond, strict=True)]
         official = score_texts([" ".join(text.split()) for text in short], cut)
         strict = exact_zeros(loose, said, references, hit)
         for prefix, found in (
@@ -195,7 +196,7 @@ def score_scan2cap(cases: Cases, predictions: Mapping[str, Record]) -> Scores:
         "per cent over all annotated objects, IoU >= k, whitespace words between sos and eos "
         "without PTB (LEO, Video-3D-LLM); plain names score a miss 0; placeholder_* score it as "
         "an empty caption between them, like the released code and so the paper's Table 2; "
-        "official_*: references of the data set's first 30 tokens (Scan2Cap)"
+        "official_*: references of the data set's first 30 tokens, IoU > k (Scan2Cap)"
     )
     missing = why_no_java()
     return Scores(
