@@ -60,3 +60,6 @@ def test_clouds_without_points_or_with_nan_are_refused():
         m.cloud_score(np.zeros((0, 3)), points)
     with pytest.raises(ValueError, match="target: expected finite"):
         m.cloud_score(points, points * np.nan)
+    assert m.f_scores(np.zeros((0, 3)), points, (0.05,))[0.05].f == 0.0
+    with pytest.raises(ValueError, match="target: expected points, got none"):
+        m.f_scores(points, np.zeros((0, 3)), (0.05,))

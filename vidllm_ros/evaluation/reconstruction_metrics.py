@@ -126,11 +126,14 @@ def f_scores(
 
     Args:
         predicted: (N, 3), m; none scores 0.
-        target: (M, 3), m; none scores 0.
+        target: (M, 3), m.
         thresholds_m: distances below them are hits.
         voxel_m: thinning.
+
+    Raises:
+        ValueError: the truth has no points, or a cloud has points that are not finite.
     """
-    if len(predicted) == 0 or len(target) == 0:
+    if len(predicted) == 0 and len(target):
         return {limit: FScore(0.0, 0.0, 0.0) for limit in thresholds_m}
     to_truth, to_ours = nearest_distances(predicted, target, voxel_m)
     return {limit: f_score(to_truth, to_ours, limit) for limit in thresholds_m}
