@@ -43,12 +43,12 @@ CLOUD = "cloud"
 FRAMES = 32
 NOTHING_M = 5.0  # distance that stands for "no point at all"
 VARIANT = (
-    "ScanNet, 32 frames evenly over the frames with a pose, clouds thinned to 2 cm, hits nearer "
-    "than 5 cm, mean over scenes; prediction laid by the true pose of the first frame (rigid, no "
-    "scale, no ICP). Masking: vertices of *_vh_clean_2.ply that at least one of the 32 frames "
-    "sees (inside the image, at most 5 cm behind its depth, within 5 m); *_whole_scan: all "
-    "vertices. Not NeuralRecon's rendered and re-fused mesh, so not comparable digit by digit to "
-    "its table. A cloud without points hits nothing and counts as 5 m off."
+    "ScanNet, 32 frames evenly over the frames with a pose, intrinsics given, clouds thinned to "
+    "2 cm, hits nearer than 5 cm, mean over scenes; prediction laid by the true pose of the first "
+    "frame (rigid, no scale, no ICP). Masking: vertices of *_vh_clean_2.ply that at least one of "
+    "the 32 frames sees (inside the image, at most 5 cm behind its depth, within 5 m); "
+    "*_whole_scan: all vertices. Not NeuralRecon's rendered and re-fused mesh, so not comparable "
+    "digit by digit to its table. A cloud without points hits nothing and counts as 5 m off."
 )
 
 
