@@ -150,10 +150,10 @@ class Harness:
         self.node.release()
         self._node_thread.__exit__()
         self._tester_thread.__exit__()
-        assert self._node_thread.failed is None, "a callback of the node raised"
-        assert self._tester_thread.failed is None
-        self.node.destroy_node()
+        self.node.destroy_node()  # before any verdict: a node left over would answer later tests
         self.tester.destroy_node()
+        for thread in (self._node_thread, self._tester_thread):
+            assert thread.failed is None, f"a callback raised {thread.failed!r}"
 
     # Services
 

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import rclpy
 from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args, try_shutdown
@@ -70,6 +71,7 @@ class SpinningThread:
         self._executor.add_node(node)
         self.failed: BaseException | None = None
         self.ended = threading.Event()
+        self._left = threading.Event()
         self._thread = threading.Thread(target=self._spin, name="executor", daemon=True)
 
     def __enter__(self) -> SpinningThread:
@@ -77,12 +79,20 @@ class SpinningThread:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._left.set()
         self._executor.shutdown(timeout_sec=1.0)
         self._thread.join(timeout=1.0)
 
     def _spin(self) -> None:
         try:
-            self._executor.spin()
+            while not self._left.is_set() and self._executor.context.ok():
+                try:
+                    self._executor.spin()
+                    return
+                except rclpy_implementation.InvalidHandle:
+                    # Another thread destroyed what was being waited for or just taken: rclpy
+                    # raises that out of spin, and a node that stopped here would be deaf.
+                    self._left.wait(0.001)
         except Exception as error:
             self.failed = error
         finally:
