@@ -29,11 +29,15 @@ KEYS = {
     **{name: f"python3-{name}" for name in ("typer", "yaml")},
 }
 # rosdep knows no key: brought by transformers, or said in package.xml
-KEYLESS = {"safetensors", "tokenizers", "accelerate", "embreex"}
+KEYLESS = {"safetensors", "tokenizers", "huggingface_hub", "accelerate", "embreex"}
 # optional: missing, the code says what to install; extras of setup.py, development requirements
 OPTIONAL = {"pycocoevalcap", "h5py"}
 # import name -> name on the package index, where they differ
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "huggingface_hub": "huggingface-hub",
+    "yaml": "pyyaml",
+}
 
 
 def imported_roots(folder: Path) -> set[str]:
