@@ -24,7 +24,8 @@ import torch
 from vidllm_ros.network import convert_write
 from vidllm_ros.network.convert_files import TensorFiles
 from vidllm_ros.network.convert_hub import Located
-from vidllm_ros.network.convert_plan import Choices, build_plan, open_source
+from vidllm_ros.network.convert_plan import Choices, build_plan
+from vidllm_ros.network.convert_sources import open_source
 
 def memory(field):
     lines = Path("/proc/self/status").read_text().splitlines()

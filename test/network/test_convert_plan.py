@@ -34,7 +34,8 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.convert import convert_vggt, reconstruction_shapes
 from vidllm_ros.network.convert_card import card_text, report_of
 from vidllm_ros.network.convert_hub import Located
-from vidllm_ros.network.convert_plan import Choices, Plan, Source, build_plan, open_source
+from vidllm_ros.network.convert_plan import Choices, Plan, build_plan
+from vidllm_ros.network.convert_sources import Source, open_source
 from vidllm_ros.network.convert_write import Supply, write_checkpoint
 from vidllm_ros.network.dense_head import build_depth_head
 from vidllm_ros.network.encoder import Encoder

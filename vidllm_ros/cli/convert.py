@@ -23,7 +23,8 @@ from rich.table import Table
 from vidllm_ros.cli.command import note, run_command
 
 if TYPE_CHECKING:
-    from vidllm_ros.network.convert_plan import Plan, Source
+    from vidllm_ros.network.convert_plan import Plan
+    from vidllm_ros.network.convert_sources import Source
 
 OUT = Path("models/vidllm-paper")
 REPORT, CARD = "key_report.json", "README.md"
@@ -149,7 +150,7 @@ def find_sources(wanted: Mapping[str, str]) -> dict[str, Source]:
         FileNotFoundError, ValueError: with the option's name before the sentence.
     """
     from vidllm_ros.network.convert_hub import locate
-    from vidllm_ros.network.convert_plan import SOURCES, open_source
+    from vidllm_ros.network.convert_sources import SOURCES, open_source
 
     if not wanted:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in SOURCES)

@@ -14,13 +14,9 @@ from math import prod
 from typing import Any
 
 from vidllm_ros.network.convert import NamedShape
-from vidllm_ros.network.convert_plan import (
-    GEOMETRY_TEACHER,
-    SEMANTIC_TEACHER,
-    Plan,
-    Source,
-    part_of,
-)
+from vidllm_ros.network.convert_plan import Plan, part_of
+from vidllm_ros.network.convert_sources import Source
+from vidllm_ros.network.convert_teachers import GEOMETRY_TEACHER, SEMANTIC_TEACHER
 
 PART_WORDS = {
     "encoder": "vision encoder",

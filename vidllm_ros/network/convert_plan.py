@@ -14,59 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
     CLIPVisionConfig,
-    CLIPVisionModel,
     PreTrainedTokenizerBase,
 )
 
-from vidllm_ros import prompts
 from vidllm_ros.network import convert_language as words
 from vidllm_ros.network import convert_sizes as sizes
-from vidllm_ros.network.configuration import NANO_LANGUAGE, VidLLMConfig
+from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.convert import (
     VGGT_ENCODER,
     KeyReport,
     NamedShape,
     Shape,
     UsedKey,
-    assemble,
     convert_dinov2,
     convert_vggt,
 )
-from vidllm_ros.network.convert_files import TensorFiles, read_config
-from vidllm_ros.network.convert_hub import Located
-from vidllm_ros.network.text_packing import build_tokenizer
+from vidllm_ros.network.convert_sources import Source, blaming, first_of, speaks
+from vidllm_ros.network.convert_teachers import match_teachers
+from vidllm_ros.network.convert_words import choose_words, match_language, word_tables
 from vidllm_ros.network.vidllm import VidLLM
 
-SOURCES = ("vggt", "dinov2", "clip", "llava", "llava_3d", "language_model")
-GEOMETRY_TEACHER, SEMANTIC_TEACHER = "teachers/geometry", "teachers/semantic"
 WORDS_ROOM = 512
 """Tokens of the context that are kept free of scene tokens."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A public checkpoint that was found and looked at.
-
-    Attributes:
-        option: one of `SOURCES`.
-        located: where it is, and its licence.
-        files: its tensors.
-        config: its config.json, where it has one.
-    """
-
-    option: str
-    located: Located
-    files: TensorFiles
-    config: dict[str, Any] | None
-
-    @property
-    def shapes(self) -> dict[str, Shape]:
-        return {name: stored.shape for name, stored in self.files.tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -133,16 +104,6 @@ class Plan:
         )
 
 
-def open_source(option: str, located: Located) -> Source:
-    """Look at a checkpoint's names and shapes.
-
-    Raises:
-        FileNotFoundError, ValueError: there are no weights, or a file is damaged.
-    """
-    files, config = TensorFiles(located.path), read_config(located.path)
-    return Source(option, located, files, config)
-
-
 def build_plan(sources: Mapping[str, Source], choices: Choices) -> Plan:
     """Decide sizes and where everything goes.
 
@@ -152,8 +113,8 @@ def build_plan(sources: Mapping[str, Source], choices: Choices) -> Plan:
     if not sources:
         raise ValueError("sources: expected at least one checkpoint to convert, got none")
     encoder = _choose_encoder(sources, choices.encoder)
-    speaker = _first(sources, ("language_model", "llava_3d", "llava"), _speaks)
-    spoken = _words(sources, speaker, choices.tokenizer)
+    speaker = first_of(sources, ("language_model", "llava_3d", "llava"), speaks)
+    spoken = choose_words(sources, speaker, choices.tokenizer)
     language, notes = spoken.fields, [spoken.note]
     config = _config(sources, encoder, choices, language, has_words=speaker is not None)
     with torch.device("meta"):
@@ -165,16 +126,16 @@ def build_plan(sources: Mapping[str, Source], choices: Choices) -> Plan:
         keep = encoder == "vggt"
         meta = sources["vggt"].files.meta()
         meta = {n: t for n, t in meta.items() if keep or not n.startswith(VGGT_ENCODER)}
-        given["vggt"].append(_blame("vggt", convert_vggt, meta, config))
+        given["vggt"].append(blaming("vggt", convert_vggt, meta, config))
     if encoder == "dinov2":
         meta = sources["dinov2"].files.meta()
-        given["dinov2"].append(_blame("dinov2", convert_dinov2, meta, config))
+        given["dinov2"].append(blaming("dinov2", convert_dinov2, meta, config))
     for option in ("language_model", "llava_3d", "llava"):
         if option in sources:
-            given[option].append(_language(sources, option, speaker, places, language))
+            given[option].append(match_language(sources, option, speaker, places, language))
     pieces = _pieces(given)
     _check_whole(places, pieces)
-    tower, teachers, teacher_reports = _teachers(sources)
+    tower, teachers, teacher_reports = match_teachers(sources)
     for option, report in teacher_reports.values():
         given[option].append(report)
     if encoder == "vggt" and "dinov2" in sources:
@@ -191,7 +152,7 @@ def build_plan(sources: Mapping[str, Source], choices: Choices) -> Plan:
         teachers,
         {folder: _pieces({o: [report]}) for folder, (o, report) in teacher_reports.items()},
         {option: _join(sources[option], reports) for option, reports in given.items()},
-        frozenset(words.OUR_WORDS + name for name in _word_tables(language)[1]),
+        frozenset(words.OUR_WORDS + name for name in word_tables(language)[1]),
         spoken.new_words,
         tuple(notes),
     )
@@ -199,70 +160,12 @@ def build_plan(sources: Mapping[str, Source], choices: Choices) -> Plan:
 
 def _choose_encoder(sources: Mapping[str, Source], wish: str) -> str | None:
     if wish == "auto":
-        return _first(sources, ("vggt", "dinov2"), lambda source: True)
+        return first_of(sources, ("vggt", "dinov2"), lambda source: True)
     if wish not in ("vggt", "dinov2") or wish not in sources:
         raise ValueError(
             f"encoder: expected auto, or vggt or dinov2 together with its checkpoint, got {wish!r}"
         )
     return wish
-
-
-def _first(sources: Mapping[str, Source], order: tuple[str, ...], suits: Any) -> str | None:
-    return next((o for o in order if o in sources and suits(sources[o])), None)
-
-
-def _speaks(source: Source) -> bool:
-    """Whether a checkpoint holds a language model, not LLaVA's small parts alone."""
-    return source.option == "language_model" or any(
-        "layers.0.input_layernorm" in name for name in source.shapes
-    )
-
-
-def _has(source: Source, target: Any) -> bool:
-    return any(target(name) is not None for name in source.shapes)
-
-
-@dataclass(frozen=True)
-class _Words:
-    """Fields of the language model, its tokenizer, rows nobody trained, and a note on them."""
-
-    fields: dict[str, Any]
-    tokenizer: PreTrainedTokenizerBase
-    new_words: tuple[int, ...]
-    note: str
-
-
-def _words(
-    sources: Mapping[str, Source], speaker: str | None, tokenizer_folder: Path | None
-) -> _Words:
-    if speaker is None:
-        texts = [text for t in prompts.TEMPLATES.values() for text in vars(t).values()]
-        tokenizer = build_tokenizer(texts, int(NANO_LANGUAGE["vocab_size"]))
-        note = "no language model was given: a small untrained one stands in; answers mean nothing"
-        return _Words(dict(NANO_LANGUAGE), tokenizer, (), note)
-    source = sources[speaker]
-    if source.config is None:
-        raise ValueError(
-            f"{speaker}: expected config.json beside {source.located.where}, got none; "
-            "give the model's whole folder"
-        )
-    fields = _blame(speaker, words.words_config, source.config)
-    home = source.located.path if source.located.path.is_dir() else source.located.path.parent
-    tokenizer = _blame(speaker, words.load_words_tokenizer, tokenizer_folder or home, fields)
-    added = words.add_our_tokens(tokenizer)
-    stored = next(
-        (
-            shape[0]
-            for name, shape in source.shapes.items()
-            if name.endswith("embed_tokens.weight")
-        ),
-        int(fields.get("vocab_size", 0)),
-    )
-    fields["vocab_size"] = words.table_rows(tokenizer, stored)
-    for name in ("bos", "eos", "pad"):
-        fields[f"{name}_token_id"] = int(getattr(tokenizer, f"{name}_token_id"))
-    note = f"the rows of {prompts.LOC} and {prompts.BOX} in the word table are untrained"
-    return _Words(fields, tokenizer, added, note)
 
 
 def _config(
@@ -274,10 +177,10 @@ def _config(
 ) -> VidLLMConfig:
     fields: dict[str, Any] = {}
     if "vggt" in sources:
-        fields = _blame("vggt", sizes.vggt_sizes, sources["vggt"].shapes)
+        fields = blaming("vggt", sizes.vggt_sizes, sources["vggt"].shapes)
     if encoder == "dinov2":
         source = sources["dinov2"]
-        fields["encoder"] = _blame("dinov2", sizes.dinov2_sizes, source.shapes, source.config)
+        fields["encoder"] = blaming("dinov2", sizes.dinov2_sizes, source.shapes, source.config)
         fields["image_size"] = int(fields["encoder"]["image_size"])
         depth = int(fields["encoder"]["num_hidden_layers"])
         fields["encoder_layers"] = sizes.spread_layers(depth)
@@ -297,106 +200,6 @@ def _config(
     # Random metric depth must not set the scale of good relative depth.
     merged["scale_alignment"] = "none"
     return VidLLMConfig(**{**merged, **(choices.changes or {})})
-
-
-def _language(
-    sources: Mapping[str, Source],
-    option: str,
-    speaker: str | None,
-    places: Mapping[str, Shape],
-    language: Mapping[str, Any],
-) -> KeyReport:
-    """Match the tensors of a language model or a LLaVA."""
-    source = sources[option]
-    from_projector = _first(
-        sources, ("llava_3d", "llava"), lambda s: _has(s, words.projector_target)
-    )
-    from_position = _first(sources, ("llava_3d",), lambda s: _has(s, words.position_target))
-    bare = {n[len(words.OUR_WORDS) :]: s for n, s in places.items() if n.startswith("language.")}
-    meta, targets = source.files.meta(), {}
-    base, tables = _word_tables(language)
-    for name in meta:
-        target: str | None = None
-        if option == speaker:
-            target = words.words_target(name, bare, base)
-        if target is None and option == from_projector:
-            target = words.projector_target(name)
-        if target is None and option == from_position:
-            target = words.position_target(name)
-        targets[name] = () if target is None else (target,)
-        if target is not None and target[len(words.OUR_WORDS) :] in tables:
-            meta[name] = _lengthened(meta[name], int(language["vocab_size"]))
-    return _blame(option, assemble, meta, targets, places)
-
-
-def _word_tables(language: Mapping[str, Any]) -> tuple[str, set[str]]:
-    """Return the body's prefix and the names of tensors with a row a word."""
-    fields = dict(language)
-    config = AutoConfig.for_model(fields.pop("model_type"), **fields)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    ends = {id(p) for p in model.get_input_embeddings().parameters()}
-    output = model.get_output_embeddings()
-    ends |= set() if output is None else {id(p) for p in output.parameters()}
-    named = model.named_parameters(remove_duplicate=False)
-    return str(model.base_model_prefix), {name for name, p in named if id(p) in ends}
-
-
-def _lengthened(table: Tensor, rows: int) -> Tensor:
-    """Return the table as it will be: at least as long as the tokenizer's words."""
-    if table.shape[0] >= rows:
-        return table
-    return torch.empty((rows, *table.shape[1:]), dtype=table.dtype, device="meta")
-
-
-def _teachers(
-    sources: Mapping[str, Source],
-) -> tuple[CLIPVisionConfig | None, dict[str, dict[str, Shape]], dict[str, tuple[str, KeyReport]]]:
-    """Return stage 1's teachers: VGGT's DINO, and the vision tower of CLIP or of a LLaVA."""
-    teachers: dict[str, dict[str, Shape]] = {}
-    reports: dict[str, tuple[str, KeyReport]] = {}
-    if "vggt" in sources:
-        meta = sources["vggt"].files.meta()
-        own = {n: tuple(t.shape) for n, t in meta.items() if n.startswith(VGGT_ENCODER)}
-        teachers[GEOMETRY_TEACHER] = own
-        targets = {name: (name,) if name in own else () for name in meta}
-        reports[GEOMETRY_TEACHER] = ("vggt", assemble(meta, targets, own)[1])
-    option = _first(
-        sources,
-        ("clip", "llava_3d", "llava"),
-        lambda s: words.has_tower(s.shapes, only_inside=s.option != "clip"),
-    )
-    if option is None:
-        if "clip" in sources:
-            raise ValueError("clip: expected a CLIP vision tower among its tensors, got none")
-        return None, teachers, reports
-    source = sources[option]
-    config = _blame(option, words.tower_config, source.shapes, source.config)
-    with torch.device("meta"):
-        state = CLIPVisionModel(config).state_dict()
-    places = {name: tuple(t.shape) for name, t in state.items()}
-    targets = {}
-    for name in source.shapes:
-        target = words.tower_target(name, places)
-        targets[name] = () if target is None else (target,)
-    report = _blame(option, assemble, source.files.meta(), targets, places)
-    if report.missing:
-        raise ValueError(
-            f"{option}: expected a whole vision tower, got none of {report.missing[0]} "
-            f"and {len(report.missing) - 1} more"
-        )
-    teachers[SEMANTIC_TEACHER] = places
-    reports[SEMANTIC_TEACHER] = (option, report)
-    return config, teachers, reports
-
-
-def _blame(option: str, function: Any, *arguments: Any) -> Any:
-    """Call, and say which source a ValueError is about; of a pair return the report."""
-    try:
-        result = function(*arguments)
-    except ValueError as error:
-        raise ValueError(f"{option}: {error}") from error
-    return result[1] if isinstance(result, tuple) else result
 
 
 def _pieces(given: Mapping[str, list[KeyReport]]) -> dict[str, Piece]:

@@ -23,13 +23,9 @@ from vidllm_ros.network.box_features import BoxFeatures
 from vidllm_ros.network.camera_head import CameraHead
 from vidllm_ros.network.checkpoint import INDEX, WEIGHTS
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.convert_plan import (
-    SEMANTIC_TEACHER,
-    Piece,
-    Plan,
-    Source,
-    part_of,
-)
+from vidllm_ros.network.convert_plan import Piece, Plan, part_of
+from vidllm_ros.network.convert_sources import Source
+from vidllm_ros.network.convert_teachers import SEMANTIC_TEACHER
 from vidllm_ros.network.cross_task_adapter import CrossTaskAdapter
 from vidllm_ros.network.dense_head import build_depth_head, build_point_head
 from vidllm_ros.network.encoder import Encoder
