@@ -2,6 +2,11 @@
 # Source this (`. scripts/env.sh` in the checkout, sh or bash) to use what `make setup` built: python, ROS 2 and our messages.
 # Elsewhere: VIDLLM_ROOT=/path/to/checkout . /path/to/checkout/scripts/env.sh
 VIDLLM_ROOT=${VIDLLM_ROOT:-$(pwd)}
+if [ ! -f "$VIDLLM_ROOT/scripts/env.sh" ]; then
+  echo "env.sh: expected the checkout, got $VIDLLM_ROOT; cd into the checkout first, or set VIDLLM_ROOT to it" >&2
+  unset VIDLLM_ROOT
+  return 1
+fi
 export VIDLLM_ROOT
 _venv=$VIDLLM_ROOT/.venv
 _site=$(echo "$_venv"/lib/python3.*/site-packages)

@@ -121,3 +121,17 @@ def test_env_leaves_a_sourced_ros_alone(source_env: Callable[..., dict[str, str]
     assert values["AMENT_PREFIX_PATH"] == "ROOT/install/vidllm_ros:/opt/ros/jazzy"
     assert "_ROS_WHEELS_BOOTSTRAP_COMPLETE" not in values
     assert "ROOT/.venv/lib" not in values["LD_LIBRARY_PATH"].split(":")
+
+
+def test_sourced_from_elsewhere_it_says_where_to_go(tmp_path: Path) -> None:
+    script = ROOT / "scripts" / "env.sh"
+    done = subprocess.run(
+        ["sh", "-c", f". '{script}'; echo status $? root [$VIDLLM_ROOT]"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "cd into the checkout first" in done.stderr
+    assert done.stdout.strip() == "status 1 root []"

@@ -37,7 +37,7 @@ OUTPUTS = ("overview.png", "frames.png", "scene.ply", "report.json")
 
 def demo(
     room: Annotated[
-        int, typer.Option(help="seed of the room; from 2000000 on unseen")
+        int, typer.Option(min=0, help="seed of the room; from 2000000 on unseen")
     ] = UNSEEN_ROOM,
     source: Annotated[
         Path | None,
