@@ -79,16 +79,18 @@ class SpinningThread:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Executor.shutdown() takes the guard conditions away under a running spin, which then
+        # raises: the thread ends first, and a task is what makes spin_once() return.
         self._left.set()
-        self._executor.shutdown(timeout_sec=1.0)
+        self._executor.create_task(lambda: None)
         self._thread.join(timeout=1.0)
+        self._executor.shutdown(timeout_sec=1.0)
 
     def _spin(self) -> None:
         try:
             while not self._left.is_set() and self._executor.context.ok():
                 try:
-                    self._executor.spin()
-                    return
+                    self._executor.spin_once()
                 except rclpy_implementation.InvalidHandle:
                     # Another thread destroyed what was being waited for or just taken: rclpy
                     # raises that out of spin, and a node that stopped here would be deaf.
