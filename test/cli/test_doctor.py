@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from vidllm_ros.cli import doctor, doctor_camera, doctor_machine
-from vidllm_ros.cli.command import UserError
 from vidllm_ros.cli.doctor_camera import check_camera, judge
 from vidllm_ros.cli.doctor_findings import Finding, Level
+from vidllm_ros.streaming import loading
 
 IMAGE = "sensor_msgs/msg/Image"
 CAMERA = {
@@ -156,10 +156,7 @@ def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing() -> Path:
-        raise UserError("models: expected a bundled model, got none")
-
-    monkeypatch.setattr(doctor_machine, "bundled_model", missing)
+    monkeypatch.setattr(loading, "bundled_folders", list)
     findings = doctor_machine.check_machine(None, "cpu")
     fix = next(finding.fix for finding in findings if finding.what == "weights")
     assert fix == "check out models/ again, or copy it whole"

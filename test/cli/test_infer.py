@@ -138,7 +138,7 @@ def test_bad_model_is_one_sentence(model, film, tmp_path, capsys):
 def test_bad_device_is_one_sentence(film, capsys):
     words = ["--frames", "2", "--model", "x", "--device", "abacus"]
     assert infer.main([str(film(2)), *words]) != 0
-    assert "--device: expected one this machine has, got 'abacus'" in capsys.readouterr().err
+    assert "device: expected auto, cpu, cuda or cuda:N, got 'abacus'" in capsys.readouterr().err
 
 
 def test_the_network_itself(film, tiny_checkpoint, tmp_path, capsys):

@@ -51,7 +51,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Any:
     from ros_harness import HeldBackend, loaded
 
     backend = HeldBackend()
-    monkeypatch.setattr("vidllm_ros.ros.node.load_backend", lambda _: loaded(backend))
+    monkeypatch.setattr("vidllm_ros.ros.node.load_backend", lambda *_: loaded(backend))
     yield backend
     backend.may_reconstruct.set()
     backend.may_answer.set()

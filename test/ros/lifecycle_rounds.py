@@ -14,7 +14,7 @@ import time
 import numpy as np
 from rclpy.parameter import Parameter
 
-from vidllm_ros.ros.model_loading import release_memory
+from vidllm_ros.ros.model_memory import release_memory
 from vidllm_ros.ros.node import VidllmNode
 from vidllm_ros.ros.process import ros_context
 

@@ -21,7 +21,6 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vidllm_ros.ros.conversions import image_from_rgb
-from vidllm_ros.ros.model_loading import LoadedBackend
 from vidllm_ros.ros.node import EXECUTOR_THREADS, VidllmNode
 from vidllm_ros.ros.process import SpinningThread
 from vidllm_ros.ros.qos import profile
@@ -29,6 +28,7 @@ from vidllm_ros.ros.stamps import header
 from vidllm_ros.ros.topics import ASK, Service, Topic
 from vidllm_ros.srv import Ask
 from vidllm_ros.streaming.backend import StandInBackend
+from vidllm_ros.streaming.loading import LoadedBackend
 from vidllm_ros.structures import Answer, Frames, Reconstruction, SceneContext
 
 WAIT_S = float(os.environ.get("VIDLLM_TEST_WAIT_S", "120"))  # only a fault waits so long

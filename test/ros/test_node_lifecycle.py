@@ -105,14 +105,14 @@ def test_bad_parameter_at_start_is_a_failure_with_the_reason(start: Callable[...
 def test_exception_in_configure_is_logged_and_undone(
     start: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: object) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("no such luck")
 
     monkeypatch.setattr(node_module, "load_backend", broken)
     harness = start(autostart=False)
     assert not harness.change(CONFIGURE)
     assert harness.state == "unconfigured"
-    monkeypatch.setattr(node_module, "load_backend", lambda _: loaded(HeldBackend()))
+    monkeypatch.setattr(node_module, "load_backend", lambda *_: loaded(HeldBackend()))
     assert harness.change(CONFIGURE)
 
 

@@ -25,7 +25,7 @@ from rclpy.parameter import Parameter
 from ros_harness import WAIT_S, HeldBackend, wait_until
 
 from vidllm_ros.ros import topics
-from vidllm_ros.ros.model_loading import memory_used_bytes
+from vidllm_ros.ros.model_memory import memory_used_bytes
 from vidllm_ros.srv import Ask
 from vidllm_ros.structures import Frames, Reconstruction
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidllm_ros.cli.command import note, run_command
+from vidllm_ros.streaming.loading import BUNDLED_MODEL, BackendName, load_backend
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,7 +115,6 @@ def walk(
 
 def run_walk(seed: int, frames: int, source: Source, model: Path | None, device: str) -> WalkRun:
     """Render a walk and lead a session along it."""
-    from vidllm_ros.cli.backends import BackendName, load_backend
     from vidllm_ros.cli.spoiled_truth import SpoiledTruth
     from vidllm_ros.data import synthrooms
 
@@ -123,7 +123,7 @@ def run_walk(seed: int, frames: int, source: Source, model: Path | None, device:
     if source is Source.SPOILED:
         backend = SpoiledTruth(sample, seed=seed)
     else:
-        backend = load_backend(BackendName.VIDLLM, model, device)
+        backend = load_backend(BackendName.VIDLLM, model or BUNDLED_MODEL, device).backend
     return lead(sample, backend)
 
 

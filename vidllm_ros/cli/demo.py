@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from vidllm_ros.cli.backends import BackendName, bundled_model
 from vidllm_ros.cli.command import FAILED, TOPIC_HELP, UserError, note, run_command
 from vidllm_ros.cli.output_files import check_folder_target
 from vidllm_ros.cli.ros_processes import check_ros
+from vidllm_ros.streaming.loading import BUNDLED_MODEL, BackendName, find_model
 
 if TYPE_CHECKING:
     from vidllm_ros.cli.cameras import Camera
@@ -58,8 +58,8 @@ def demo(
     """Play a camera to the node over ROS 2, ask it, and draw what it saw beside the truth."""
     check_folder_target("--out", out)
     check_ros()
-    if backend is BackendName.VIDLLM and model is None:
-        model = bundled_model()
+    if backend is BackendName.VIDLLM:
+        model = find_model(model or BUNDLED_MODEL)
     begin = time.monotonic()
     with Console(stderr=True).status("reading the film" if source else f"rendering room {room}"):
         camera = open_camera(room, source, tuple(ask or ()), topic)

@@ -17,7 +17,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from vidllm_ros.cli.backends import BackendName
 from vidllm_ros.cli.cameras import AskedQuestion, Camera, Playback
 from vidllm_ros.cli.recording import Recording
 from vidllm_ros.cli.ros_processes import (
@@ -28,6 +27,7 @@ from vidllm_ros.cli.ros_processes import (
     json_lines,
 )
 from vidllm_ros.evaluation.text_metrics import exact_match
+from vidllm_ros.streaming.loading import BackendName
 
 START_S = 300.0
 FIRST_WINDOW_S = 90.0

@@ -14,9 +14,15 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from vidllm_ros.cli.backends import bundled_model, choose_device
-from vidllm_ros.cli.command import UserError, one_sentence
+from vidllm_ros.cli.command import one_sentence
 from vidllm_ros.cli.doctor_findings import Finding, fail, ok, skipped, warn
+from vidllm_ros.streaming.loading import (
+    BUNDLED_MODEL,
+    LoadingError,
+    choose_device,
+    choose_precision,
+    find_model,
+)
 
 _IMPORT_S = 60.0
 _CV_BRIDGE = """
@@ -36,14 +42,14 @@ def check_machine(model: Path | None, device: str) -> Iterator[Finding]:
     """
     yield check_torch()
     try:
-        where = choose_device(device)
+        where = str(choose_device(device))
         yield ok("device", where)
-    except UserError as error:
+    except LoadingError as error:
         where = "cpu"
         yield fail("device", one_sentence(error), "the rest is checked for the CPU")
     try:
-        folder = bundled_model() if model is None else model
-    except UserError as error:
+        folder = find_model(model or BUNDLED_MODEL)
+    except LoadingError as error:
         yield fail("weights", one_sentence(error), "check out models/ again, or copy it whole")
     else:
         yield check_memory(folder, where)
@@ -78,7 +84,7 @@ def check_memory(folder: Path, device: str) -> Finding:
 
     from vidllm_ros.network.memory import free_bytes, needed_bytes
 
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    dtype = choose_precision("auto", torch.device(device))
     needed, free = needed_bytes(folder, dtype), free_bytes(device)
     words = f"{needed / 2**20:.0f} MiB needed, {free / 2**20:.0f} MiB free on {device}"
     if needed > free:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidllm_ros.cli.backends import BackendName, load_backend
 from vidllm_ros.cli.command import TOPIC_HELP, note, run_command
 from vidllm_ros.cli.output_files import check_file_target, check_folder_target, write_json
+from vidllm_ros.streaming.loading import BUNDLED_MODEL, BackendName, load_backend
 
 if TYPE_CHECKING:
     from vidllm_ros.geometry.point_cloud import PointCloud
@@ -57,7 +57,7 @@ def infer(
     if pictures is not None:
         check_folder_target("--pictures", pictures)
     film = read_film(source, frames, topic)
-    network = load_backend(backend, model, device)
+    network = load_backend(backend, model or BUNDLED_MODEL, device).backend
     begin = time.perf_counter()
     scene = network.reconstruct(film)
     timings_s = {"reconstruct": time.perf_counter() - begin}

@@ -28,11 +28,11 @@ from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.ros.conversions import cloud_to_msg, image_from_rgb, rgb_from_image
 from vidllm_ros.ros.engine import session_settings
 from vidllm_ros.ros.frame_stream import CameraFrame, load_frames
-from vidllm_ros.ros.model_loading import choose_device
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.process import ros_context
 from vidllm_ros.ros.publishers import Outputs, StatusFacts
 from vidllm_ros.ros.stamps import header
+from vidllm_ros.streaming.loading import choose_device
 from vidllm_ros.streaming.repeated_timing import measure_in_turn, spread_of
 from vidllm_ros.streaming.session import Session
 from vidllm_ros.structures import Frames, SceneContext

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidllm_ros.ros.model_loading import LoadedBackend, trim_memory
+from vidllm_ros.ros.model_memory import trim_memory
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.scale_check import ScaleCheck
 from vidllm_ros.ros.transform_tree import TransformLookupError
+from vidllm_ros.streaming.loading import LoadedBackend
 from vidllm_ros.streaming.session import (
     SavedMap,
     Session,

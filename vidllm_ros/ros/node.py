@@ -29,11 +29,9 @@ from vidllm_ros.ros.diagnostics import Diagnostics, Situation
 from vidllm_ros.ros.engine import CLOSE_TIMEOUT_S, Engine
 from vidllm_ros.ros.health import Health
 from vidllm_ros.ros.inputs import Inputs
-from vidllm_ros.ros.model_loading import (
-    ModelError,
+from vidllm_ros.ros.model_memory import (
     describe_memory,
     describe_torch,
-    load_backend,
     memory_used_bytes,
     release_memory,
 )
@@ -49,6 +47,7 @@ from vidllm_ros.ros.publishers import Outputs, StatusFacts
 from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.questions import Questions
 from vidllm_ros.ros.transforms import CameraTransform
+from vidllm_ros.streaming.loading import LoadingError, load_backend
 from vidllm_ros.streaming.session import WindowResult
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -148,12 +147,12 @@ class VidllmNode(LifecycleNode):
         if problems:
             log.error(f"configure: {'; '.join(problems)}")
             return FAILURE
-        used = memory_used_bytes("cpu")
+        wanted, used = self._current(), memory_used_bytes("cpu")
         started = time.monotonic()
         log.info(f"configure: {describe_torch()}; {describe_libraries()}")
         try:
-            loaded = load_backend(self._current())
-        except ModelError as error:
+            loaded = load_backend(wanted.backend, wanted.model, wanted.device, wanted.precision)
+        except LoadingError as error:
             log.error(f"configure: {error}")
             self._health.failed(str(error))
             return FAILURE

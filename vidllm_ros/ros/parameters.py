@@ -16,6 +16,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
+from vidllm_ros.streaming.loading import (
+    BUNDLED_MODEL,
+    DEVICE_PATTERN,
+    DEVICE_WORDS,
+    PRECISIONS,
+    BackendName,
+)
 from vidllm_ros.streaming.session import SessionSettings
 from vidllm_ros.streaming.window import WindowSettings
 
@@ -70,27 +77,27 @@ class NodeParameters:
     """
 
     backend: str = _parameter(
-        "vidllm",
+        BackendName.VIDLLM.value,
         "What computes: 'vidllm' is the network; 'standin' answers the same topics and services "
         "without one and says so in every reply, for tests of launch and transport.",
         _CONFIGURE,
-        choices=("vidllm", "standin"),
+        choices=tuple(name.value for name in BackendName),
     )
     model: str = _parameter(
-        "vidllm-nano",
+        BUNDLED_MODEL,
         "Folder of the weights (as save_pretrained writes it), or the name of a bundled model.",
         _CONFIGURE,
         pattern=(r"\s*\S.*", "a folder or a name"),
     )
     device: str = _parameter(
         "auto", "Where the network runs: auto, cpu, cuda or cuda:N; auto takes a GPU if there.",
-        _CONFIGURE, pattern=(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N"),
+        _CONFIGURE, pattern=(DEVICE_PATTERN, DEVICE_WORDS),
     )  # fmt: skip
     precision: str = _parameter(
         "auto",
         "Number format of the weights; auto is bfloat16 on a GPU that has it, else float32.",
         _CONFIGURE,
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=PRECISIONS,
     )
     autostart: bool = _parameter(
         True, "Configure and activate without being asked.", _FIXED

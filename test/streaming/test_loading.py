@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What computes is found by path or name, and each reason it cannot is a sentence with its fix."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidllm_ros.network import memory
+from vidllm_ros.streaming import loading
+from vidllm_ros.streaming.backend import StandInBackend
+from vidllm_ros.streaming.loading import (
+    LoadingError,
+    bundled_folders,
+    choose_device,
+    choose_precision,
+    find_model,
+    load_backend,
+)
+
+
+def test_a_model_is_found_by_path_and_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    assert find_model(tmp_path / "tiny") == tmp_path / "tiny"
+    monkeypatch.setattr(loading, "bundled_folders", lambda: [tmp_path])
+    assert find_model("tiny") == tmp_path / "tiny"
+    with pytest.raises(LoadingError, match=r"got 'large'; looked at .*name a folder that save_p"):
+        find_model("large")
+    with pytest.raises(LoadingError, match="looked at /no/such/folder; name"):
+        find_model("/no/such/folder")  # a path is no bundled name
+
+
+def test_bundled_models_lie_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+    assert bundled_folders() == [Path(__file__).resolve().parents[2] / "models"]
+    assert find_model(loading.BUNDLED_MODEL).joinpath("config.json").is_file()
+
+
+def test_an_installed_model_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    share = tmp_path / "share" / "vidllm_ros" / "models"
+    share.mkdir(parents=True)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/no/such/prefix:{tmp_path}")
+    assert bundled_folders()[0] == share
+    assert len(bundled_folders()) == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_said_with_the_fix() -> None:
+    assert choose_device("auto").type == "cpu"
+    with pytest.raises(LoadingError, match="sees none; install a CUDA build and driver, or set"):
+        choose_device("cuda:0")
+
+
+def test_a_device_that_means_nothing_is_refused() -> None:
+    with pytest.raises(LoadingError, match="expected auto, cpu, cuda or cuda:N, got 'tpu'"):
+        choose_device("tpu")
+
+
+def test_a_gpu_of_a_higher_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(choose_device("cuda:1")) == "cuda:1"
+    with pytest.raises(LoadingError, match="expected one of 2 GPUs, got 'cuda:2'"):
+        choose_device("cuda:2")
+
+
+def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert choose_precision("auto", cpu) is torch.float32
+    assert choose_precision("bfloat16", cpu) is torch.bfloat16
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert choose_precision("auto", gpu) is torch.bfloat16
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert choose_precision("auto", gpu) is torch.float32
+
+
+def test_too_little_memory_is_said_before_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 1000)
+    with pytest.raises(LoadingError, match=r"memory: expected .* are free; take a smaller model"):
+        load_backend("vidllm", tmp_path, "cpu")
+
+
+def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(LoadingError, match=r"config\.json"):
+        load_backend("vidllm", tmp_path, "cpu")
+
+
+def test_memory_that_runs_out_while_loading_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def runs_out(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setitem(loading._LOADERS, loading.BackendName.VIDLLM, runs_out)
+    with pytest.raises(LoadingError, match="cannot be loaded on cpu: CUDA out of memory"):
+        load_backend("vidllm", tmp_path, "cpu")
+
+
+def test_the_stand_in_says_what_it_is() -> None:
+    loaded = load_backend("standin", "no model is needed")
+    assert isinstance(loaded.backend, StandInBackend)
+    assert str(loaded) == "standin on cpu in float32"
+
+
+def test_every_name_can_be_loaded() -> None:
+    """A name without a loader would be accepted as a parameter and fail at configure."""
+    names = set(loading.BackendName)
+    assert names == {*loading._LOADERS, loading.BackendName.STANDIN}
+
+
+def test_names_cost_no_torch() -> None:
+    code = "import vidllm_ros.streaming.loading, sys; raise SystemExit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

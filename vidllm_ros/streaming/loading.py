@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What computes, found and loaded: the one door for the node and the command line.
+
+A name or a folder becomes weights, "auto" becomes a device and a number format, and what does not
+fit is refused before it is loaded; each reason is a sentence with its fix. torch and the network
+are imported when asked for, so that names alone cost nothing. Next: backend.py, what is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import vidllm_ros
+
+if TYPE_CHECKING:
+    import torch
+
+    from vidllm_ros.streaming.backend import Backend
+
+BUNDLED_MODEL = "vidllm-nano"
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DEVICE_PATTERN = r"auto|cpu|cuda(:\d+)?"
+DEVICE_WORDS = "auto, cpu, cuda or cuda:N"
+
+
+class BackendName(str, Enum):
+    """Who computes."""
+
+    VIDLLM = "vidllm"
+    STANDIN = "standin"
+
+
+class LoadingError(ValueError):
+    """What computes cannot be loaded; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class LoadedBackend:
+    """What computes, and where."""
+
+    backend: Backend
+    name: str
+    device: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.device} in {self.precision}"
+
+
+def load_backend(
+    name: BackendName | str, model: str | Path, device: str = "auto", precision: str = "auto"
+) -> LoadedBackend:
+    """Load what computes.
+
+    Args:
+        name: who computes.
+        model: folder of the weights, or the name of a bundled model.
+        device: auto, cpu, cuda or cuda:N.
+        precision: one of `PRECISIONS`.
+
+    Raises:
+        LoadingError: it cannot be loaded.
+    """
+    wanted = BackendName(name)
+    if wanted is BackendName.STANDIN:
+        from vidllm_ros.streaming.backend import StandInBackend
+
+        return LoadedBackend(StandInBackend(), wanted.value, "cpu", "float32")
+    where = choose_device(device)
+    dtype = choose_precision(precision, where)
+    folder = find_model(model)
+    check_memory(folder, where, dtype)
+    try:
+        backend = _LOADERS[wanted](folder, where, dtype)
+    except (ValueError, OSError) as error:
+        raise LoadingError(str(error)) from error
+    except (RuntimeError, MemoryError) as error:  # torch says out of memory as RuntimeError
+        raise LoadingError(f"model: {folder} cannot be loaded on {where}: {error}") from error
+    return LoadedBackend(backend, wanted.value, str(where), str(dtype).removeprefix("torch."))
+
+
+def _load_vidllm(folder: Path, device: torch.device, dtype: torch.dtype) -> Backend:
+    from transformers.utils import logging as transformers_logging
+
+    from vidllm_ros.network.checkpoint import load_vidllm
+
+    transformers_logging.disable_progress_bar()  # a log has lines, not bars
+    return load_vidllm(folder, device, dtype)
+
+
+_LOADERS: dict[BackendName, Callable[[Path, torch.device, torch.dtype], Backend]] = {
+    BackendName.VIDLLM: _load_vidllm,
+}
+"""How the weights in a folder become what computes; the stand-in has none."""
+
+
+def find_model(model: str | Path) -> Path:
+    """Find the folder of a model: a path, or the name of one that is bundled.
+
+    Raises:
+        LoadingError: there is none.
+    """
+    given = Path(model).expanduser()
+    searched = [given.absolute()]
+    if len(given.parts) == 1:
+        searched += [folder / given for folder in bundled_folders()]
+    for folder in searched:
+        if folder.is_dir():
+            return folder
+    places = ", ".join(str(folder) for folder in searched)
+    raise LoadingError(
+        f"model: expected a folder of weights or a bundled name, got {str(model)!r}; looked at "
+        f"{places}; name a folder that save_pretrained wrote"
+    )
+
+
+def bundled_folders() -> list[Path]:
+    """Name the folders models/ that come with the package, installed ones first.
+
+    An installation has them in its share folder, which ROS finds by AMENT_PREFIX_PATH; a checkout
+    beside the package.
+    """
+    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
+    folders = [Path(prefix) / "share" / "vidllm_ros" / "models" for prefix in prefixes]
+    folders += [Path(entry).resolve().parent / "models" for entry in vidllm_ros.__path__]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn a name into a device that is there; "auto" takes a GPU if there is one.
+
+    Raises:
+        LoadingError: the name means nothing, or this GPU is not there.
+    """
+    import torch
+
+    if not re.fullmatch(DEVICE_PATTERN, device):
+        raise LoadingError(f"device: expected {DEVICE_WORDS}, got {device!r}")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            built = torch.version.cuda or "without CUDA"
+            raise LoadingError(
+                f"device: expected a GPU for {device!r}, and torch {torch.__version__} (built "
+                f"{built}) sees none; install a CUDA build and driver, or set device to cpu"
+            )
+        if (chosen.index or 0) >= torch.cuda.device_count():
+            raise LoadingError(
+                f"device: expected one of {torch.cuda.device_count()} GPUs, got {device!r}; "
+                "take cuda"
+            )
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Turn a name into a number format; "auto" takes one the device is good at."""
+    import torch
+
+    formats: dict[str, torch.dtype] = {
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+    }
+    if precision != "auto":
+        return formats[precision]
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def check_memory(folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse what will not fit.
+
+    Raises:
+        LoadingError: the weights and a window need more than is free.
+    """
+    from vidllm_ros.network import memory
+
+    needed, free = memory.needed_bytes(folder, dtype), memory.free_bytes(str(device))
+    if needed > free:
+        raise LoadingError(
+            f"memory: expected {needed / 2**30:.1f} GiB for {folder.name} on {device}, "
+            f"{free / 2**30:.1f} GiB are free; take a smaller model or another device"
+        )
