@@ -86,6 +86,19 @@ class Rectifier:
         rectified = cv2.remap(rgb, self._maps[0], self._maps[1], cv2.INTER_LINEAR)
         return np.asarray(rectified, np.uint8)
 
+    def distorted(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Say where places of the pinhole image lie in the camera's: (..., 2), across and down, px.
+
+        Interpolated between the pixels of the maps; a place outside of the image stays there.
+        """
+        if self._maps is None:
+            return places
+        last = (self.calibration.width - 1, self.calibration.height - 1)
+        inner = np.clip(places, 0, last)
+        u, v = (inner[..., axis].astype(np.float32) for axis in (0, 1))
+        found = [cv2.remap(axis, u, v, cv2.INTER_LINEAR) for axis in self._maps]
+        return np.stack(found, axis=-1).astype(float) + (places - inner)
+
 
 def _undistortion_maps(
     calibration: Calibration,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vidllm_ros.ros.model_memory import trim_memory
 from vidllm_ros.ros.parameters import NodeParameters
+from vidllm_ros.ros.pixel_grid import CameraView, PixelGrid, grid_of
 from vidllm_ros.ros.scale_check import ScaleCheck
 from vidllm_ros.ros.transform_tree import TransformLookupError
 from vidllm_ros.streaming.loading import LoadedBackend
@@ -93,6 +94,7 @@ class Engine:
         self.loaded = loaded
         self.scale_check = ScaleCheck()
         self.locate: Locate | None = None
+        self._grid: tuple[CameraView, PixelGrid] | None = None
         self._parameters = parameters
         self._on_window = on_window
         self._on_failed = on_failed
@@ -114,6 +116,16 @@ class Engine:
         if added.is_ready:
             self._submit(partial=False)
         return added
+
+    def offer_depth(self, stamp_ns: int, depth: NDArray[np.float32], view: CameraView) -> None:
+        """Take a measured depth image of the camera's view, (H, W), m, to check the scale by.
+
+        Raises:
+            ValueError: the network cannot use images of this view.
+        """
+        if self._grid is None or self._grid[0] != view:
+            self._grid = view, grid_of(self.loaded.backend, view)
+        self.scale_check.offer(stamp_ns, depth, self._grid[1])
 
     def flush(self) -> None:
         """Compute the frames that no window has shown yet, few as they are: the film has ended."""

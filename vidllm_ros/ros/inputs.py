@@ -35,6 +35,7 @@ from vidllm_ros.ros.engine import Engine
 from vidllm_ros.ros.frame_gate import FrameGate, Shape
 from vidllm_ros.ros.health import Health, Throttle
 from vidllm_ros.ros.parameters import NodeParameters
+from vidllm_ros.ros.pixel_grid import CameraView
 from vidllm_ros.ros.stamps import stamp_to_ns
 from vidllm_ros.streaming.window import Arrival
 
@@ -68,6 +69,7 @@ class Inputs:
         self._gate = FrameGate()
         self._rectifier: Rectifier | None = None
         self._ignored_infos: set[str] = set()
+        self._view: CameraView | None = None  # of the newest frame, for the depth beside it
         self._timer: Any = None
         self._kept_at: float | None = None  # the newest frame that waits for a window
         self.links: list[CameraLink] = []
@@ -148,7 +150,8 @@ class Inputs:
         if refusal:
             self._drop(topic.name, "other stream", refusal)
             return
-        rgb, K = self._rectified(rgb)
+        rgb, K, rectifier = self._rectified(rgb)
+        self._view = CameraView(rgb.shape[0], rgb.shape[1], rectifier)
         added = self._engine.offer(stamp_ns, rgb, header.frame_id, K)
         if added.arrival is Arrival.DROPPED:
             self._drop(topic.name, "order", f"{added.arrival.value}: {_stamp_words(stamp_ns)}")
@@ -210,19 +213,19 @@ class Inputs:
 
     def _rectified(
         self, rgb: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None]:
-        """Return the pinhole frame and its K, or the frame as it is and None."""
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None, Rectifier | None]:
+        """Return the pinhole frame, its K and what made it, or the frame as it is and None."""
         rectifier = self._rectifier
         if rectifier is None:
-            return rgb, None
+            return rgb, None, None
         if rectifier.calibration.is_distorted and not self._parameters().rectify:
-            return rgb, rectifier.calibration.K
+            return rgb, rectifier.calibration.K, None
         try:
-            return rectifier.rectify(rgb), rectifier.calibration.K
+            return rectifier.rectify(rgb), rectifier.calibration.K, rectifier
         except ValueError as error:
             self.camera = f"camera_info not used: {error}"
             self._complain("camera_info", "size", f"not used: {error}")
-            return rgb, None
+            return rgb, None, None
 
     # Depth, for checking the scale only
 
@@ -231,10 +234,11 @@ class Inputs:
             return
         try:
             depth = depth_from_image(msg)
+            view = self._view or CameraView(depth.shape[0], depth.shape[1])
+            self._engine.offer_depth(stamp_to_ns(msg.header.stamp), depth, view)
         except ValueError as error:
             self._complain(topics.DEPTH_IN.name, str(error).split(":")[0], f"dropped: {error}")
             return
-        self._engine.scale_check.offer(stamp_to_ns(msg.header.stamp), depth)
 
 
 def _stamp_words(stamp_ns: int) -> str:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compares a measured depth image with the network's depth at the same stamp, to check the scale.
 
-Only a check, shown in the diagnostics; nothing is corrected. Plain numpy. Next: engine.py, which
-holds one of these beside the session.
+Only a check, shown in the diagnostics; nothing is corrected. Plain numpy. Next: pixel_grid.py,
+which says what pixel is compared with what; engine.py holds one of these beside the session.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections import OrderedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from vidllm_ros.ros.pixel_grid import PixelGrid
 from vidllm_ros.structures import Reconstruction
 
 KEPT = 64
-_LONGEST_SIDE = 160
 _MIN_PIXELS = 50
 
 
@@ -30,15 +30,18 @@ class ScaleCheck:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._depths: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._depths: OrderedDict[int, tuple[NDArray[np.float32], PixelGrid]] = OrderedDict()
         self.ratio: float | None = None
         self.words = ""
 
-    def offer(self, stamp_ns: int, depth: NDArray[np.float32]) -> None:
-        """Keep a measured depth, (H, W), m, NaN where unknown."""
-        step = max(1, -(-max(depth.shape) // _LONGEST_SIDE))
+    def offer(self, stamp_ns: int, depth: NDArray[np.float32], grid: PixelGrid) -> None:
+        """Keep a measured depth, (H, W), m, NaN where unknown, at the places of the grid.
+
+        The depth image shows what the camera's image of that stamp shows, in any size.
+        """
+        read = grid.read_source(depth)
         with self._lock:
-            self._depths[stamp_ns] = depth[::step, ::step].copy()
+            self._depths[stamp_ns] = read, grid
             while len(self._depths) > KEPT:
                 self._depths.popitem(last=False)
 
@@ -52,7 +55,8 @@ class ScaleCheck:
                 predicted = np.where(
                     reconstruction.valid[index], reconstruction.depth[index], np.nan
                 )
-                ratios.append(_ratios(measured[stamp_ns], predicted))
+                read, grid = measured[stamp_ns]
+                ratios.append(_ratios(read, grid.read_seen(predicted)))
         values = np.concatenate(ratios) if ratios else np.empty(0)
         if values.size < _MIN_PIXELS:
             return None
@@ -66,9 +70,6 @@ class ScaleCheck:
 
 
 def _ratios(measured: NDArray[np.float32], predicted: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Divide where both are known; the prediction is sampled at the measured pixels."""
-    rows = (np.arange(measured.shape[0]) + 0.5) / measured.shape[0] * predicted.shape[0]
-    columns = (np.arange(measured.shape[1]) + 0.5) / measured.shape[1] * predicted.shape[1]
-    sampled = predicted[rows.astype(int)[:, None], columns.astype(int)[None, :]].astype(float)
-    known = np.isfinite(measured) & np.isfinite(sampled) & (sampled > 0) & (measured > 0)
-    return np.asarray(measured[known] / sampled[known], float)
+    """Divide where both are known."""
+    known = np.isfinite(measured) & np.isfinite(predicted) & (predicted > 0) & (measured > 0)
+    return np.asarray(measured[known], float) / np.asarray(predicted[known], float)

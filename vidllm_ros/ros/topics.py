@@ -64,8 +64,8 @@ CAMERA_INFO = Topic(
 )  # fmt: skip
 DEPTH_IN = Topic(
     "depth", Image, "sensor",
-    "optional: 32FC1 m or 16UC1 mm with the stamps of `image`; only checks the scale, see "
-    "/diagnostics",
+    "optional: 32FC1 m or 16UC1 mm, registered to `image` (any size) with its stamps; only "
+    "checks the scale, see /diagnostics",
 )  # fmt: skip
 TF_IN = Topic("/tf", TFMessage, "tf", "only with `publish_tf` or `place_by_tf`")
 TF_STATIC_IN = Topic(
