@@ -87,7 +87,7 @@ class Rectifier:
         return np.asarray(rectified, np.uint8)
 
     def distorted(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Say where places of the pinhole image lie in the camera's: (..., 2), across and down, px.
+        """Say where places of the pinhole image, (..., 2), px, lie in the camera's own.
 
         Interpolated between the pixels of the maps; a place outside of the image stays there.
         """
