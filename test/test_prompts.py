@@ -53,3 +53,24 @@ def test_prompts_hold_their_words_and_end_right(template):
     assert "[1.00, " in prompts.caption_prompt(prompts.format_box((1, 2, 3), (1, 1, 1)), template)
     assert "red chair" in prompts.box_prompt("red  chair", template)
     assert prompts.answer_text("two ") == " two"
+
+
+@pytest.mark.parametrize(
+    ("question", "phrase"),
+    [
+        ("Where is the red chair?", "the red chair"),
+        ("where's my mug", "my mug"),
+        ("Find me a table.", "a table"),
+        ("locate the lamps", "the lamps"),
+        ("where", "where"),
+    ],
+)
+def test_question_for_a_place_names_what_is_wanted(question: str, phrase: str) -> None:
+    assert prompts.asks_for_place(question)
+    assert prompts.place_phrase(question) == phrase
+
+
+@pytest.mark.parametrize("question", ["whereas", "how many chairs are there?", "what is finding"])
+def test_other_questions_ask_for_no_place(question: str) -> None:
+    assert not prompts.asks_for_place(question)
+    assert prompts.place_phrase(question) == question.rstrip("?")

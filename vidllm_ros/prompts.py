@@ -19,6 +19,10 @@ SPECIAL_TOKENS: tuple[str, ...] = (PAD, BOS, EOS, LOC, BOX)
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BOX_TEXT = re.compile(r"\[\s*(" + r"\s*,\s*".join([_NUMBER] * 6) + r")\s*\]")
+_PLACE_WORDS = re.compile(
+    r"(?:where|find|locate)\b(?:['\u2019]s|\s+(?:is|are|was|were|can i find|do you see|me)\b)?\s*",
+    re.I,
+)
 _SPECIAL_TEXT = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS))
 
 
@@ -89,6 +93,18 @@ def clean_text(text: str) -> str:
     )
     joined = " ".join("".join(visible).split())
     return _SPECIAL_TEXT.sub(lambda match: match.group(0)[1:-1], joined)
+
+
+def asks_for_place(question: str) -> bool:
+    """Say whether a question wants to know where something is: words need a box for that."""
+    return _PLACE_WORDS.match(question.lstrip()) is not None
+
+
+def place_phrase(question: str) -> str:
+    """Return what a question for a place asks for: "where is the chair?" gives "the chair"."""
+    words = clean_text(question)
+    asked = _PLACE_WORDS.match(words)
+    return (words[asked.end() :] if asked else words).rstrip(" ?.!") or words
 
 
 def question_prompt(question: str, situation: str = "", template: Template = PLAIN) -> str:

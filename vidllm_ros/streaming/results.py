@@ -22,7 +22,6 @@ from vidllm_ros.structures import Answer, GroundedBox, Reconstruction
 Float64 = NDArray[np.float64]
 
 NOT_SEEN = "not seen"
-_PLACE_WORDS = ("where", "find", "locate")
 
 
 class SessionError(RuntimeError):
@@ -147,8 +146,3 @@ class SavedMap:
     point_count: int
     object_count: int
     voxel_m: float
-
-
-def asks_for_place(question: str) -> bool:
-    """Say whether a question wants to know where something is: words need a box for that."""
-    return question.lower().startswith(_PLACE_WORDS)

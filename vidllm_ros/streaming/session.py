@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vidllm_ros.geometry.boxes import transform_box
 from vidllm_ros.geometry.point_cloud import PointCloud
 from vidllm_ros.geometry.window_cloud import window_cloud
-from vidllm_ros.prompts import clean_text
+from vidllm_ros.prompts import asks_for_place, clean_text
 from vidllm_ros.streaming.backend import Backend
 from vidllm_ros.streaming.map_files import write_map
 from vidllm_ros.streaming.registration import frames_not_placed
@@ -33,7 +33,6 @@ from vidllm_ros.streaming.results import (
     SessionSettings,
     WindowOutdatedError,
     WindowResult,
-    asks_for_place,
 )
 from vidllm_ros.streaming.runner import NetworkRunner
 from vidllm_ros.streaming.stopwatch import Stopwatch
