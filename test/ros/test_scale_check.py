@@ -145,6 +145,18 @@ def test_places_outside_of_the_depth_image_are_unknown() -> None:
     assert (read[:2, :2] == 1).all()
 
 
+def test_depth_that_meets_no_frame_is_said() -> None:
+    rec = StandInBackend().reconstruct(FRAMES)
+    check = ScaleCheck()
+    assert check.compare(rec) is None
+    assert check.words == ""
+    check.offer(
+        150, np.ones((84, 112), np.float32), grid_of(StandInBackend(), CameraView(84, 112))
+    )
+    assert check.compare(rec) is None
+    assert "none with the stamp of a frame" in check.words
+
+
 def test_old_depths_are_forgotten() -> None:
     check = ScaleCheck()
     grid = grid_of(StandInBackend(), CameraView(4, 4))

@@ -24,7 +24,7 @@ from ros_harness import FRAME_ID, STEP_NS, HeldBackend, wait_until
 from sensor_msgs.msg import Image, PointCloud2
 
 from vidllm_ros.ros import topics
-from vidllm_ros.ros.conversions import image_from_depth, image_from_rgb
+from vidllm_ros.ros.conversions import image_from_rgb
 from vidllm_ros.ros.stamps import header, stamp_to_ns
 from vidllm_ros.structures import Frames, Reconstruction
 
@@ -116,26 +116,6 @@ def test_stamps_that_stand_still_are_the_named_cause(start: Callable[..., Any]) 
 
     wait_until(told, "the diagnostic names the stamps")
     harness.wait_said("its stamp is 0: the camera sets none")
-
-
-def test_depth_that_is_not_finite_spoils_nothing(start: Callable[..., Any]) -> None:
-    harness = start()
-    harness.wait_active()
-    depth = np.full((H, W), 2.0, np.float32)
-    depth[::2] = np.nan
-    depth[1::4] = np.inf
-    publisher = harness.publisher(Image, "depth")
-    check = harness.node._engine.scale_check
-    for _ in range(4):
-        frame = harness.frame()
-        publisher.publish(image_from_depth(frame.header, depth))
-        stamp_ns = stamp_to_ns(frame.header.stamp)
-        wait_until(lambda stamp_ns=stamp_ns: stamp_ns in check._depths, "the depth")
-        harness.send(frame)
-    harness.wait_windows(1)
-    assert check.ratio == pytest.approx(1.0)
-    publisher.publish(harness.frame())  # rgb8 as depth
-    harness.wait_said("depth: dropped: encoding:")
 
 
 def test_network_that_gives_no_numbers_loses_one_window(

@@ -25,7 +25,7 @@ class ScaleCheck:
 
     Attributes:
         ratio: median over a window's pixels; 1 means our metres are metres. None before the first.
-        words: the same as a sentence; empty before the first.
+        words: the same as a sentence, or why there is none; empty where no depth has come.
     """
 
     def __init__(self) -> None:
@@ -57,6 +57,11 @@ class ScaleCheck:
                 )
                 read, grid = measured[stamp_ns]
                 ratios.append(_ratios(read, grid.read_seen(predicted)))
+        if measured and not ratios:
+            self.words = (
+                "depth images come, but none with the stamp of a frame; the driver must stamp "
+                "them as its images"
+            )
         values = np.concatenate(ratios) if ratios else np.empty(0)
         if values.size < _MIN_PIXELS:
             return None
