@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint small enough for tests, its weights random."""
+"""A checkpoint small enough for tests, its weights random; the hand-made data sets importable."""
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,6 +10,9 @@ import torch
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.text_packing import build_tokenizer
 from vidllm_ros.network.vidllm import VidLLM
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), *(str(HERE.parent / at) for at in ("data", "data/annotations"))]
 
 
 @pytest.fixture(scope="session")

@@ -2,57 +2,15 @@
 """Each published benchmark from published files to the report, with a model named on the line."""
 
 import json
-import sys
-import types
-from pathlib import Path
 
+import geometry_sets as sets
+import hand_made
 import numpy as np
 import pytest
+from blind_models import Blind
 
 from vidllm_ros.cli import evaluate, score
 from vidllm_ros.evaluation import caption_metrics
-from vidllm_ros.evaluation.predictor import ScoredAabb
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "annotations"))
-import geometry_sets as sets
-import hand_made
-
-
-class Blind:
-    """Two metres everywhere, a camera that stands still, one point."""
-
-    name = "blind"
-
-    def see(self, view):
-        return view
-
-    def depth(self, seen):
-        return np.full((len(seen.frames), 30, 40), 2.0, np.float32)
-
-    def poses(self, seen):
-        return np.tile(np.eye(4), (len(seen.frames), 1, 1))
-
-    def cloud(self, seen):
-        return np.array([[0.0, 0.0, 2.0]])
-
-    def answer(self, seen, question, situation=""):
-        return "brown"
-
-    def ground_one(self, seen, phrase):
-        return None
-
-    def ground(self, seen, phrase):
-        return []
-
-    def choose(self, seen, phrase):
-        return seen.proposals[0].object_id
-
-    def caption(self, seen, aabb):
-        return "a chair"
-
-    def detect(self, seen):
-        return [ScoredAabb(np.array(hand_made.box_of("scene0000_00", 0)))]
 
 
 def make_nyuv2(folder):
@@ -77,13 +35,6 @@ EXPECTED = {
     "re10k": (make_re10k, {"rta15": 0.0, "sequences": 1.0}, "85.3"),
     "scannet-reconstruction": (make_scannet, {"precision": 1.0, "scenes": 1.0}, ".582"),
 }
-
-
-@pytest.fixture(autouse=True)
-def named(monkeypatch):
-    module = types.ModuleType("blind_models")
-    module.Blind = Blind
-    monkeypatch.setitem(sys.modules, "blind_models", module)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

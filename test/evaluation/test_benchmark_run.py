@@ -49,7 +49,7 @@ def score(cases, predictions):
 
 
 BENCHMARK = Benchmark(
-    "counting", "Counting", ("all",), None, predict, score, "nothing", "ours", ("map",)
+    "counting", "Counting", ("all",), None, predict, score, "nothing", "ours", "all", ("map",)
 )
 
 

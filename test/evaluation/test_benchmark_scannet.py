@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from geometry_sets import wall, write_ply, write_scannet
+from geometry_sets import wall, write_image, write_ply, write_scannet
 
 from vidllm_ros.data.scannet_frames import mesh_file
 from vidllm_ros.evaluation.benchmark_scannet import SCANNET_RECONSTRUCTION as BENCHMARK
@@ -52,6 +52,40 @@ def test_an_empty_cloud_counts_as_far_off(cases):
     values = score(cases, np.zeros((0, 3)))
     assert values["f"] == 0.0
     assert values["acc_m"] == values["comp_m"] == 5.0
+    nowhere = score(cases, np.array([[50.0, 50.0, 50.0]]))  # where no frame looks
+    assert (nowhere["f"], nowhere["judged_share"]) == (0.0, 0.0)
+
+
+def test_the_prediction_is_cut_as_the_truth_is(cases):
+    """Trap: points outside every image are neither right nor wrong; the whole scan counts them."""
+    outside = np.array([[7.0 + 0.1 * i, 2.0, 1.0] for i in range(20)])
+    values = score(cases, np.concatenate([wall(2.0), outside]))
+    assert values["precision"] == values["f"] == 1.0
+    near = len(wall(2.0))
+    assert values["judged_share"] == pytest.approx(near / (near + 20))
+    assert values["precision_whole_scan"] == pytest.approx(near / (near + 20))
+    assert values["acc_m_whole_scan"] > values["acc_m"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_wall_too_far_behind_is_wrong_not_unseen(cases):
+    """Trap: cutting predictions by the true depth would forgive every depth that is too great."""
+    values = score(cases, wall(2.5))
+    assert values["judged_share"] == 1.0
+    assert values["precision"] == 0.0
+    assert values["acc_m"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_pixel_without_a_reading_judges_nothing(cases, tmp_path):
+    depth = np.full((48, 64), 2000, np.uint16)
+    depth[:, :32] = 0  # the left half, x < 0, has no reading
+    for index in range(3):
+        write_image(tmp_path / "posed_images" / SCENE / f"{index:05d}.png", depth)
+    points = wall(2.0)
+    wrong = points + np.where(points[:, :1] < -0.2, [0, 0.4, 0], 0.0)
+    values = score(cases, wrong)
+    assert values["precision"] == 1.0
+    assert values["judged_share"] < 0.7
+    assert values["precision_whole_scan"] < 0.7
 
 
 def test_wrong_records_and_foreign_meshes_are_named(cases, tmp_path):

@@ -108,6 +108,19 @@ def test_a_detected_box_is_described_as_it_was_detected(seen):
     assert predictor.model.detections == 1  # once a scene
 
 
+def test_a_scene_without_patches_has_no_answer_that_points(seen):
+    """Nothing fits and nothing is chosen: the first proposal would be a guess without a reason."""
+    predictor, scene = seen
+    empty = replace(
+        scene.reconstruction.scene, tokens=torch.zeros(0, 4), positions=torch.zeros(0, 3)
+    )
+    blank = replace(scene, reconstruction=replace(scene.reconstruction, scene=empty))
+    assert predictor.choose(blank, "chair") is None
+    assert predictor.ground_one(blank, "chair") is None
+    assert predictor.ground(blank, "chair") == []
+    assert predictor.choose(scene, "chair") == 9
+
+
 def test_the_situation_goes_before_the_question(seen):
     predictor, scene = seen
     predictor.answer(scene, "how many chairs?", situation="I stand at the door.")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SYNTHROOMS = "synthrooms"
 TRUE_BOXES = ("nr3d", "sr3d")
+SHOWN = 5
 BOX_BENCHMARKS = (SYNTHROOMS, "scan2cap", "scanrefer", "multi3drefer", *TRUE_BOXES)
 asked: ContextVar[str] = ContextVar("asked", default="")
 
@@ -91,6 +92,7 @@ def evaluate(
     if not shard.is_main:
         return
     facts: dict[str, Any] = {
+        "given": chosen.given,
         "boxes": boxes_route(benchmark, data, cases.scene_ids),
         "frames": frames if benchmark == SYNTHROOMS else None,
         "minutes": round((time.monotonic() - started) / 60.0, 1),
@@ -142,17 +144,34 @@ def boxes_route(name: str, data: Path, scene_ids: Sequence[str]) -> str | None:
     """Say whose boxes a model works with; None where the benchmark has none.
 
     Proposals are optional scene by scene: one file too few makes another protocol of the number.
+    Of the true boxes those are named that do not exist, because the object has no vertices.
     """
     from vidllm_ros.data.annotations.proposals import find_proposals
 
     if name not in BOX_BENCHMARKS:
         return None
     if name in TRUE_BOXES:
-        return "chosen among the true ones"
+        return f"chosen among the true ones{objects_left_out(data, scene_ids)}"
     given = 0 if name == SYNTHROOMS else sum(bool(find_proposals(data, s)) for s in scene_ids)
     if given in (0, len(scene_ids)):
         return "chosen among given proposals" if given else "the model's own"
     return f"mixed: given proposals in {given} of {len(scene_ids)} scenes, elsewhere its own"
+
+
+def objects_left_out(data: Path, scene_ids: Sequence[str]) -> str:
+    """Name the annotated objects that cannot be chosen, "" where there are none."""
+    from vidllm_ros.data.annotations.scannet_scene import read_scene
+    from vidllm_ros.evaluation.scannet_views import without_box
+
+    found = [
+        f"{scene_id} object {item.object_id} ({item.label})"
+        for scene_id in scene_ids
+        for item in without_box(read_scene(data, scene_id))
+    ]
+    if not found:
+        return ""
+    more = f", {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"; no candidates, being without vertices: {', '.join(found[:SHOWN])}{more}"
 
 
 def find_shard() -> Shard:
@@ -285,6 +304,12 @@ def finish(
     note(f"scoring {len(records)} predictions")
     scores = benchmark.score(cases, records)
     known = {name: value for name, value in facts.items() if value is not None}
+    spare = len(set(records) - set(scores.per_case))
+    if spare:
+        known["predictions_not_scored"] = spare
+        note(
+            f"{spare} of {len(records)} predictions are of no case that was asked for: not scored"
+        )
     outcome = Outcome(benchmark, cases, records, scores, model, known)
     written = write_report(out, outcome, pages)
     print(json.dumps(report_entries(outcome), indent=1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,12 +52,14 @@ class Cases:
         cases_of: the cases of a scene.
         open_scene: the frames of a scene, and what a predictor is given beside them.
         split: its name.
+        others: scenes of the split that were left out of `scene_ids` by choice.
     """
 
     scene_ids: tuple[str, ...]
     cases_of: Callable[[str], Sequence[Case]]
     open_scene: Callable[[str], SceneView]
     split: str = ""
+    others: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[Case]:
         for scene_id in self.scene_ids:
@@ -65,11 +67,15 @@ class Cases:
 
     def part(self, index: int, count: int) -> Cases:
         """Return every `count`-th scene from `index` on: the share of one process."""
-        return Cases(self.scene_ids[index::count], self.cases_of, self.open_scene, self.split)
+        return self._only(self.scene_ids[index::count])
 
     def first(self, scenes: int) -> Cases:
         """Return the first scenes only."""
-        return Cases(self.scene_ids[:scenes], self.cases_of, self.open_scene, self.split)
+        return self._only(self.scene_ids[:scenes])
+
+    def _only(self, scene_ids: tuple[str, ...]) -> Cases:
+        others = self.others | (set(self.scene_ids) - set(scene_ids))
+        return replace(self, scene_ids=scene_ids, others=others)
 
 
 def cases_from_items(
@@ -134,6 +140,8 @@ class Benchmark:
         score: holds records, by case id, against the truth.
         layout: the files expected, a line each.
         source: where the protocol is from.
+        given: what a model is shown when it is run here; who made predictions elsewhere may have
+            been shown something else.
         array_fields: record fields that hold arrays and are stored as files beside the records.
     """
 
@@ -145,6 +153,7 @@ class Benchmark:
     score: Callable[[Cases, Mapping[str, Record]], Scores]
     layout: str
     source: str
+    given: str
     array_fields: tuple[str, ...] = ()
 
 

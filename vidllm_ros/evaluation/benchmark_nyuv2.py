@@ -141,5 +141,6 @@ NYUV2 = Benchmark(
         "DIR/official_splits/test; or nyu_depth_v2_labeled.mat and splits.mat"
     ),
     source="AdaBins, ZoeDepth (evaluation of NYU Depth v2)",
+    given="each image and its mirror, alone and without intrinsics",
     array_fields=(DEPTH,),
 )

@@ -37,6 +37,7 @@ POSES = "T_world_camera"
 FRAMES = 10
 SEED = 0
 PER_CENT = 100.0
+GIVEN = "the ten images in the order drawn, without intrinsics"
 PAIRS = (
     "all 45 pairs of 10 random frames (numpy seed 0), relative pose E_i E_j^-1, direction of "
     "translation up to sign, RRA/RTA below 15 deg, mAA(30) by one-degree bins with the last one "
@@ -206,6 +207,7 @@ CO3DV2 = Benchmark(
         "set_lists/set_lists_fewview_dev.json and the images they name"
     ),
     source="VGGT evaluation/test_co3d.py; RelPose's categories",
+    given=GIVEN,
 )
 RE10K = Benchmark(
     name="re10k",
@@ -219,4 +221,5 @@ RE10K = Benchmark(
         "re10k_test_1800.txt of PoseDiffusion"
     ),
     source="VGGT evaluation/test_co3d.py on PoseDiffusion's list",
+    given=GIVEN,
 )

@@ -2,9 +2,10 @@
 """ScanNet reconstruction: a metric cloud from a video of 32 frames against the scanned mesh.
 
 NeuralRecon's measures (thinned to 2 cm, hits within 5 cm), but its masking renders a mesh, which a
-feed-forward model does not give: here the truth is cut to what the 32 frames see, and the cloud is
-laid into the scan by the first frame's true pose alone, rigidly and without scale. Numbers against
-the whole scan stand beside. Next: benchmark_synthrooms.py.
+feed-forward model does not give: here the truth is cut to what the 32 frames see and the cloud to
+what they can judge (reconstruction_masks.py). The cloud is laid into the scan by the first frame's
+true pose alone, rigidly and without scale. Numbers of the whole cloud against the whole scan stand
+beside. Next: benchmark_synthrooms.py.
 """
 
 from __future__ import annotations
@@ -35,20 +36,29 @@ from vidllm_ros.evaluation.benchmark_cases import (
     require_predictions,
 )
 from vidllm_ros.evaluation.predictor import Predictor, SceneView, require_ability
-from vidllm_ros.evaluation.reconstruction_masks import seen_points
-from vidllm_ros.evaluation.reconstruction_metrics import CloudScore, cloud_score
+from vidllm_ros.evaluation.reconstruction_masks import judged_points, seen_points
+from vidllm_ros.evaluation.reconstruction_metrics import (
+    THINNING_M,
+    CloudScore,
+    cloud_score,
+    voxel_downsample,
+)
+from vidllm_ros.evaluation.scannet_views import FRAMES, GIVEN_FRAMES
 from vidllm_ros.geometry.transforms import transform_points
 
 CLOUD = "cloud"
-FRAMES = 32
 NOTHING_M = 5.0  # distance that stands for "no point at all"
 VARIANT = (
-    "ScanNet, 32 frames evenly over the frames with a pose, intrinsics given, clouds thinned to "
-    "2 cm, hits nearer than 5 cm, mean over scenes; prediction laid by the true pose of the first "
-    "frame (rigid, no scale, no ICP). Masking: vertices of *_vh_clean_2.ply that at least one of "
-    "the 32 frames sees (inside the image, at most 5 cm behind its depth, within 5 m); "
-    "*_whole_scan: all vertices. Not NeuralRecon's rendered and re-fused mesh, so not comparable "
-    "digit by digit to its table. A cloud without points hits nothing and counts as 5 m off."
+    "ScanNet, 32 frames evenly over the frames with a pose, clouds thinned to 2 cm, hits nearer "
+    "than 5 cm, mean over scenes; prediction laid by the true pose of the first frame (rigid, no "
+    "scale, no ICP). Masking, ours: of the truth, vertices of *_vh_clean_2.ply that at least one "
+    "of the 32 frames sees (inside the image, at most 5 cm behind its depth, within 5 m); of the "
+    "prediction, points that at least one frame judges (at a pixel with a depth within 5 m, at "
+    "most 5 cm and the slope of a cell behind the nearest predicted point there, however far from "
+    "the true one). "
+    "*_whole_scan: all points, all vertices. Not NeuralRecon's rendered and re-fused mesh, so not "
+    "comparable digit by digit to its table. A cloud of which nothing is judged hits nothing and "
+    "counts as 5 m off."
 )
 
 
@@ -63,6 +73,11 @@ class ScanTruth:
 
     def vertices(self) -> NDArray[np.float64]:
         return load_mesh_vertices(self.mesh)
+
+    def judged(self, points: NDArray[np.float64], posed: PosedFrames) -> NDArray[np.float64]:
+        """Return the predicted points that the frames judge; thinned ones, in the scan's world."""
+        mask = judged_points(points, posed.load_depths(), posed.K_depth, posed.T_scan_camera)
+        return points[mask]
 
     def seen(self, vertices: NDArray[np.float64], posed: PosedFrames) -> NDArray[np.float64]:
         """Return the vertices that the frames see."""
@@ -104,13 +119,17 @@ def score(cases: Cases, predictions: Mapping[str, Record]) -> Scores:
     for case in cases:
         posed, vertices = case.truth.posed(), case.truth.vertices()
         cloud = record_array(predictions[case.case_id], CLOUD, (None, 3))
-        cloud = transform_points(posed.T_scan_camera[0], cloud)
-        seen = case.truth.seen(vertices, posed)
+        points = len(cloud)
+        cloud = voxel_downsample(transform_points(posed.T_scan_camera[0], cloud), THINNING_M)
+        seen, judged = case.truth.seen(vertices, posed), case.truth.judged(cloud, posed)
+        whole = voxel_downsample(vertices, THINNING_M)
+        masked = scene_score(judged, voxel_downsample(seen, THINNING_M))
         per_case[case.case_id] = {
-            **asdict(scene_score(cloud, seen)),
-            **{f"{k}_whole_scan": v for k, v in asdict(scene_score(cloud, vertices)).items()},
+            **asdict(masked),
+            **{f"{k}_whole_scan": v for k, v in asdict(scene_score(cloud, whole)).items()},
             "seen_share": len(seen) / len(vertices),
-            "points": len(cloud),
+            "judged_share": len(judged) / max(len(cloud), 1),
+            "points": points,
         }
     names = [name for name in next(iter(per_case.values())) if name != "points"]
     values = {name: float(np.mean([row[name] for row in per_case.values()])) for name in names}
@@ -119,10 +138,10 @@ def score(cases: Cases, predictions: Mapping[str, Record]) -> Scores:
 
 
 def scene_score(cloud: NDArray[np.float64], truth: NDArray[np.float64]) -> CloudScore:
-    """Score a scene; a cloud without points is as far off as can be and hits nothing."""
+    """Score thinned clouds; one without points is as far off as can be and hits nothing."""
     if len(cloud) == 0:
         return CloudScore(NOTHING_M, NOTHING_M, 0.0, 0.0, 0.0)
-    return cloud_score(cloud, truth)
+    return cloud_score(cloud, truth, voxel_m=None)
 
 
 SCANNET_RECONSTRUCTION = Benchmark(
@@ -137,5 +156,6 @@ SCANNET_RECONSTRUCTION = Benchmark(
         "scans/<scene>/<scene>_vh_clean_2.ply; scannetv2_<split>.txt"
     ),
     source="NeuralRecon tools/evaluation.py; masking ours",
+    given=f"{GIVEN_FRAMES}, the first frame's true pose in the scan's world",
     array_fields=(CLOUD,),
 )

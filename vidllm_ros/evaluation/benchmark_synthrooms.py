@@ -137,6 +137,7 @@ def with_frames(frames: int) -> Benchmark:
         score=score,
         layout="room<seed>.npz as prerender writes them; rendered into DIR where missing",
         source="ours; measures of SQA3D, ScanRefer, Multi3DRefer, Scan2Cap, Co3D, NeuralRecon",
+        given=f"{frames} frames, their intrinsics, the first one's true pose in the room",
         array_fields=("depth", "cloud"),
     )
 

@@ -43,6 +43,8 @@ from vidllm_ros.evaluation.grounding_metrics import best_iou, check_box, multi_f
 from vidllm_ros.evaluation.predictor import Predictor, SceneView, require_ability
 from vidllm_ros.evaluation.scannet_views import (
     FRAMES_LAYOUT,
+    GIVEN_PROPOSALS,
+    GIVEN_TRUE_BOXES,
     OpenScene,
     open_with_proposals,
     open_with_true_boxes,
@@ -279,7 +281,8 @@ def score_referit3d(cases: Cases, predictions: Mapping[str, Record]) -> Scores:
         }
     variant = (
         "per cent of utterances that mention the target's class, of any length, whose object is "
-        "chosen among all true boxes of the scene; hard: more than two objects of the class; "
+        "chosen among all true boxes of the scene, without their labels; hard: more than two "
+        "objects of the class; view-dependent: the utterance has one of ReferIt3D's ten words; "
         "understood: those another person understood (correct_guess), as some later work filters"
     )
     return Scores(means_by_name(tallies, "utterances"), per_case, variant, "hit")
@@ -295,6 +298,7 @@ SCANREFER = Benchmark(
     score=score_scanrefer,
     layout=f"{scanrefer.LAYOUT}\n{labels.TABLE}    ScanNet's label table\n{_BOXES_LAYOUT}",
     source="Chen et al. 2020 (daveredrum/ScanRefer)",
+    given=GIVEN_PROPOSALS,
 )
 MULTI3DREFER = Benchmark(
     name="multi3drefer",
@@ -305,6 +309,7 @@ MULTI3DREFER = Benchmark(
     score=score_multi3drefer,
     layout=f"{multi3drefer.LAYOUT}\n{_BOXES_LAYOUT}",
     source="Zhang et al. 2023 (3dlg-hcvc/M3DRef-CLIP)",
+    given=GIVEN_PROPOSALS,
 )
 
 
@@ -320,6 +325,7 @@ def referit3d_benchmark(name: str, title: str) -> Benchmark:
         score=score_referit3d,
         layout=files.replace("{name}", name),
         source="Achlioptas et al. 2020 (referit3d/referit3d)",
+        given=GIVEN_TRUE_BOXES,
     )
 
 

@@ -102,6 +102,8 @@ class VidLLMPredictor:
         return self.model.answer(seen.reconstruction.scene, words).text
 
     def ground(self, seen: SeenScene, phrase: str) -> list[ScoredAabb]:
+        if is_blank(seen):
+            return []
         if seen.view.proposals:
             rated = self._rated(seen, phrase)
             return [box for box in rated if box.score >= PROPOSAL_SCORE][:MOST_BOXES]
@@ -111,6 +113,8 @@ class VidLLMPredictor:
         return [self._placed(seen, box) for box in found]
 
     def ground_one(self, seen: SeenScene, phrase: str) -> ScoredAabb | None:
+        if is_blank(seen):
+            return None
         if seen.view.proposals:
             return self._rated(seen, phrase)[0]
         scene = seen.reconstruction.scene
@@ -118,8 +122,8 @@ class VidLLMPredictor:
         return self._placed(seen, best[0]) if best else None
 
     def choose(self, seen: SeenScene, phrase: str) -> int | None:
-        if not seen.view.proposals:
-            return None
+        if not seen.view.proposals or is_blank(seen):
+            return None  # a miss: nothing speaks for any of the boxes
         return seen.view.proposals[int(np.argmax(self._fits(seen, phrase)))].object_id
 
     def caption(self, seen: SeenScene, aabb: Float64) -> str:
@@ -155,6 +159,11 @@ class VidLLMPredictor:
 
     def _placed(self, seen: SeenScene, box: GroundedBox) -> ScoredAabb:
         return ScoredAabb(room_aabb(box, seen.T_benchmark_window), box.score)
+
+
+def is_blank(seen: SeenScene) -> bool:
+    """Whether no patch of the scene has a place in space: then every box fits equally badly."""
+    return len(seen.reconstruction.scene.tokens) == 0
 
 
 def box_in_window(aabb: Float64, T_window_benchmark: Float64, label: str = "") -> GroundedBox:

@@ -32,7 +32,7 @@ from vidllm_ros.evaluation.benchmark_cases import (
 )
 from vidllm_ros.evaluation.caption_metrics import PERCENT, score_ptb, score_texts, why_no_java
 from vidllm_ros.evaluation.predictor import Predictor, require_ability
-from vidllm_ros.evaluation.scannet_views import FRAMES_LAYOUT, open_frames
+from vidllm_ros.evaluation.scannet_views import FRAMES_LAYOUT, GIVEN_FRAMES, open_frames
 from vidllm_ros.evaluation.text_metrics import exact_match, refined_match
 
 FIRST_WORDS = ("what", "is", "how", "can", "which")
@@ -202,6 +202,7 @@ SCANQA = Benchmark(
     score=score_scanqa,
     layout=f"{scanqa.LAYOUT}\n{FRAMES_LAYOUT}",
     source="Azuma et al. 2022 (ATR-DBI/ScanQA); Video-3D-LLM for the table's numbers",
+    given=GIVEN_FRAMES,
 )
 SQA3D = Benchmark(
     name="sqa3d",
@@ -212,4 +213,5 @@ SQA3D = Benchmark(
     score=score_sqa3d,
     layout=f"{sqa3d.LAYOUT}\n{FRAMES_LAYOUT}",
     source="Ma et al. 2023 (SilongYong/SQA3D); LEO's cleaning and refined match",
+    given=f"{GIVEN_FRAMES}; the situation in words, not its position",
 )

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a scene's truth 32 frames have seen: nobody is asked for the rest.
+"""What of a scene 32 frames have seen: of the truth and of a prediction, nothing else counts.
 
-A true point counts as seen where a frame's true depth at its pixel is no nearer than the point,
-within a tolerance: neither outside the images nor behind something. This stands in for
-NeuralRecon's rendering and re-fusing of a mesh, which a model that gives a cloud does not have.
-Next: benchmark_scannet.py.
+A true point counts where a frame's true depth at its pixel is no nearer than the point, within a
+tolerance: neither outside the images nor behind something. A predicted point counts where it is
+in front of the other predicted ones at a pixel that has a true depth: the sensor can say nothing
+of the rest. Its own depth is not compared with the true one: a wall too far behind is wrong, not
+unseen. This stands in for NeuralRecon's rendering and re-fusing of the predicted mesh at the true
+poses, which needs a mesh. Next: benchmark_scannet.py.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from vidllm_ros.geometry.transforms import invert_transform, transform_points
 Float64 = NDArray[np.float64]
 BEHIND_M = 0.05
 FARTHEST_M = 5.0  # NeuralRecon's cut of depth
+CELLS_ACROSS = 80  # of the picture in which predicted points hide each other
+SLOPE = 2.0  # a surface so much deeper a cell than wide, 63 degrees, does not hide itself
 
 
 def seen_points(
@@ -55,17 +59,70 @@ def seen_from(
     farthest_m: float,
 ) -> NDArray[np.bool_]:
     """Tell which points one frame sees, (N,); arguments as `seen_points`."""
-    local = transform_points(invert_transform(T_world_camera), points)
-    z = local[:, 2]
-    seen = (z > 0) & (z < farthest_m)
-    places = np.flatnonzero(seen)
-    pixels, _ = project(local[places], K)
-    column, row = np.round(pixels).astype(int).T
-    height, width = depth.shape
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    seen[places[~inside]] = False
-    places, row, column = places[inside], row[inside], column[inside]
+    places, row, column, z = _pixels_of(points, depth.shape, K, T_world_camera)
+    seen = np.zeros(len(points), bool)
     shown = depth[row, column]
     with np.errstate(invalid="ignore"):
-        seen[places] = np.isfinite(shown) & (z[places] <= shown + behind_m)
+        seen[places] = np.isfinite(shown) & (z <= shown + behind_m) & (z < farthest_m)
     return seen
+
+
+def judged_points(
+    points: Float64,
+    depths: Iterable[NDArray[np.float32]],
+    K: Float64,
+    T_world_camera: Float64,
+    behind_m: float = BEHIND_M,
+    farthest_m: float = FARTHEST_M,
+) -> NDArray[np.bool_]:
+    """Tell which predicted points the sensor can say something of, (N,).
+
+    Args:
+        points: predicted, (N, 3), m, in the world of the poses; thinned, so that a cell of the
+            picture holds few of them.
+        depths: true depth of every frame, (h, w), m, NaN where there is no reading.
+        K: of the depth images, (3, 3), px.
+        T_world_camera: (S, 4, 4), m.
+        behind_m: a point so far behind the nearest one of its cell, and as much more as a surface
+            of `SLOPE` has within a cell, is still in front.
+        farthest_m: pixels with a true depth from here on say nothing.
+    """
+    judged = np.zeros(len(points), bool)
+    for depth, T in zip(depths, T_world_camera, strict=True):
+        judged |= judged_from(points, depth, K, T, behind_m, farthest_m)
+    return judged
+
+
+def judged_from(
+    points: Float64,
+    depth: NDArray[np.float32],
+    K: Float64,
+    T_world_camera: Float64,
+    behind_m: float,
+    farthest_m: float,
+) -> NDArray[np.bool_]:
+    """Tell which predicted points one frame judges, (N,); arguments as `judged_points`."""
+    places, row, column, z = _pixels_of(points, depth.shape, K, T_world_camera)
+    size = max(1, depth.shape[1] // CELLS_ACROSS)
+    cells = (row // size) * (depth.shape[1] // size + 1) + column // size
+    nearest = np.full(int(cells.max(initial=0)) + 1, np.inf)
+    np.minimum.at(nearest, cells, z)
+    with np.errstate(invalid="ignore"):
+        known = np.isfinite(depth[row, column]) & (depth[row, column] < farthest_m)
+    judged = np.zeros(len(points), bool)
+    allowed = behind_m + SLOPE * z * size / K[0, 0]
+    judged[places] = known & (z <= nearest[cells] + allowed)
+    return judged
+
+
+def _pixels_of(
+    points: Float64, shape: tuple[int, ...], K: Float64, T_world_camera: Float64
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], Float64]:
+    """Return which points lie in the image, and their row, column and z, (M,) each."""
+    local = transform_points(invert_transform(T_world_camera), points)
+    places = np.flatnonzero(local[:, 2] > 0)
+    pixels, _ = project(local[places], K)
+    column, row = np.round(pixels).astype(np.intp).T
+    inside = (column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0])
+    places = places[inside]
+    return places, row[inside], column[inside], local[places, 2]

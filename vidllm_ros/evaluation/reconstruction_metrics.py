@@ -65,9 +65,14 @@ def voxel_downsample(points: Array, voxel_m: float) -> NDArray[np.float64]:
 
 
 def nearest_distances(
-    predicted: Array, target: Array, voxel_m: float = THINNING_M
+    predicted: Array, target: Array, voxel_m: float | None = THINNING_M
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Distances prediction -> truth, (N,), and truth -> prediction, (M,), of thinned clouds, m.
+
+    Args:
+        predicted: (N, 3), m.
+        target: (M, 3), m.
+        voxel_m: thinning; None where both are thinned already.
 
     Raises:
         ValueError: a cloud has no points, or points that are not finite.
@@ -77,14 +82,16 @@ def nearest_distances(
             raise ValueError(f"{name}: expected points, got none")
         if not np.isfinite(points).all():
             raise ValueError(f"{name}: expected finite points, got NaN or infinity")
-    ours, truth = voxel_downsample(predicted, voxel_m), voxel_downsample(target, voxel_m)
+    ours, truth = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
+    if voxel_m is not None:
+        ours, truth = voxel_downsample(ours, voxel_m), voxel_downsample(truth, voxel_m)
     to_truth, _ = cKDTree(truth).query(ours)
     to_ours, _ = cKDTree(ours).query(truth)
     return np.asarray(to_truth), np.asarray(to_ours)
 
 
 def cloud_score(
-    predicted: Array, target: Array, limit_m: float = HIT_M, voxel_m: float = THINNING_M
+    predicted: Array, target: Array, limit_m: float = HIT_M, voxel_m: float | None = THINNING_M
 ) -> CloudScore:
     """Score one scene; both clouds in one frame.
 
@@ -92,7 +99,7 @@ def cloud_score(
         predicted: (N, 3), m.
         target: (M, 3), m.
         limit_m: distances below it are hits.
-        voxel_m: thinning.
+        voxel_m: thinning; None where both are thinned already.
 
     Raises:
         ValueError: a cloud has no points, or points that are not finite.

@@ -22,6 +22,11 @@ from vidllm_ros.evaluation.benchmark_run import write_whole
 from vidllm_ros.evaluation.paper_tables import PaperRow, caveats_of, rows_of
 
 DIGITS = 5
+TOLD = {  # facts of a run that make another number of it
+    "given": "Given to the model",
+    "boxes": "Boxes",
+    "predictions_not_scored": "Predictions of other cases, not scored",
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,9 @@ def markdown(outcome: Outcome) -> str:
     caveats = caveats_of(outcome.benchmark.name)
     if caveats:
         lines += ["Read with care:", "", *(f"- {caveat}" for caveat in caveats), ""]
+    for name, words in TOLD.items():
+        if name in outcome.facts:
+            lines += [f"{words}: {outcome.facts[name]}.", ""]
     if "command" in outcome.facts:
         lines += [f"Made by `{outcome.facts['command']}`.", ""]
     return "\n".join(lines)

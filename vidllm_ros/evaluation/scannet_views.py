@@ -12,14 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vidllm_ros.data.annotations.proposals import read_proposals
-from vidllm_ros.data.annotations.records import AnnotationError
-from vidllm_ros.data.annotations.scannet_scene import read_scene
+from vidllm_ros.data.annotations.scannet_scene import Instance, ScannetScene, read_scene
 from vidllm_ros.data.scannet_frames import load_scannet_view
 from vidllm_ros.evaluation.predictor import Proposal, SceneView
 
 FRAMES = 32
 FRAMES_LAYOUT = """posed_images/{scene}/00000.jpg .png .txt    colour, depth in mm, camera to scan
 posed_images/{scene}/intrinsic.txt          4 x 4"""
+GIVEN_FRAMES = "32 frames evenly over those with a pose, their intrinsics"
+GIVEN_PROPOSALS = (
+    f"{GIVEN_FRAMES}, the first frame's true pose in the axis-aligned world, and where the data "
+    "has them Mask3D's boxes without labels"
+)
+GIVEN_TRUE_BOXES = (
+    f"{GIVEN_FRAMES}, the first frame's true pose in the axis-aligned world, and the true boxes "
+    "of all objects without labels"
+)
 OpenScene = Callable[[str], SceneView]
 
 
@@ -44,25 +52,24 @@ def open_with_proposals(data_dir: Path) -> OpenScene:
 
 
 def open_with_true_boxes(data_dir: Path) -> OpenScene:
-    """Return what opens a scene for Nr3D and Sr3D: every annotated object's true box.
+    """Return what opens a scene for Nr3D and Sr3D: every annotated object's true box, no label.
 
-    Raises:
-        AnnotationError: an object has no vertices, so that it could not be chosen.
+    The protocol gives boxes, not classes: with them most utterances could be solved by their noun.
+    An object whose vertices later ones took has no box and is no candidate; `without_box` names
+    it, and an utterance that means it is refused by its reader.
     """
 
     def open_scene(scene_id: str) -> SceneView:
-        scene = read_scene(data_dir, scene_id)
-        boxes = []
-        for item in scene.instances:
-            if item.aabb is None:
-                raise AnnotationError(
-                    f"{scene.path}: object {item.object_id} ({item.label!r}): segments: expected "
-                    "vertices, got none; mend the scan's segments"
-                )
-            boxes.append(Proposal(item.object_id, item.aabb, label=item.label))
+        found = read_scene(data_dir, scene_id).instances
+        boxes = [Proposal(item.object_id, item.aabb) for item in found if item.aabb is not None]
         return _with_boxes(data_dir, scene_id, tuple(boxes))
 
     return open_scene
+
+
+def without_box(scene: ScannetScene) -> tuple[Instance, ...]:
+    """Return the annotated objects that have no vertices and so cannot be chosen."""
+    return tuple(item for item in scene.instances if item.aabb is None)
 
 
 def _with_boxes(data_dir: Path, scene_id: str, boxes: tuple[Proposal, ...]) -> SceneView:
