@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two processes share a benchmark; one is killed in the middle, and the same command goes on."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hand_made
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+QUESTIONS = 7  # four scenes: 2, 1, 2, 2
+
+
+def write_four_scenes(root):
+    """ScanQA over four scenes: processes 0 and 1 get every other one."""
+    scenes = ("scene0000_00", "scene0001_00", "scene0002_00", "scene0003_00")
+    names = (*scenes, scenes[0], *scenes[2:])
+    records = [
+        {
+            "scene_id": scene_id,
+            "question_id": f"val-{index}",
+            "question": f"number {index}?",
+            "answers": [f"{scene_id} number {index}?"],
+            "object_ids": [],
+            "object_names": [],
+        }
+        for index, scene_id in enumerate(names)
+    ]
+    hand_made.write_json(root / "ScanQA_v1.0_val.json", records)
+    for scene_id in scenes:
+        hand_made.write_frames(root, scene_id, count=1)
+
+
+def launch(root, log, dies=""):
+    arguments = ("scanqa", "--data", str(root), "--out", str(root / "r.json"), "--no-pages")
+    arguments += ("--predictor", "blind_models:Mortal")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
+        "MORTAL_LOG": str(log),
+        "MORTAL_DIES": dies,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PATH": str(root),  # no Java: METEOR is tested elsewhere
+    }
+    return subprocess.run(
+        [sys.executable, *LAUNCH, "-m", "vidllm_ros.cli.evaluate", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_one_question_and_nothing_is_asked_twice(tmp_path):
+    pytest.importorskip("pycocoevalcap")
+    write_four_scenes(tmp_path)
+    log = tmp_path / "log"
+    log.mkdir()
+    killed = launch(tmp_path, log, dies="yes")
+    assert killed.returncode != 0
+    assert "SIGKILL" in killed.stderr
+    assert not (tmp_path / "r.json").exists()
+    assert len(list(log.glob("rank1-*"))) == 1  # it died at its second question
+    before = {file.read_text() for file in log.iterdir()}
+
+    resumed = launch(tmp_path, log)
+    assert resumed.returncode == 0, resumed.stderr
+    asked = [file.read_text() for file in log.iterdir()]
+    assert len(asked) == len(set(asked)) == QUESTIONS
+    assert before < set(asked)
+    by_rank = {
+        rank: {file.read_text().split(":")[0] for file in log.glob(f"rank{rank}-*")}
+        for rank in "01"
+    }
+    assert by_rank == {
+        "0": {"scene0000_00", "scene0002_00"},
+        "1": {"scene0001_00", "scene0003_00"},
+    }
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["questions"], report["em1"]) == (QUESTIONS, 100.0)
+    assert resumed.stdout.count('"benchmark": "scanqa"') == 1  # one process writes the report
