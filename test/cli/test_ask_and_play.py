@@ -8,6 +8,7 @@ import pytest
 
 from vidllm_ros.cli import ask, play, ros_processes
 from vidllm_ros.cli.cameras import Playback
+from vidllm_ros.streaming.window import WindowSettings
 
 
 @pytest.fixture
@@ -66,7 +67,11 @@ def test_play_repeats_and_renames(pretended, tmp_path, capsys):
         *("-r", "image/compressed:=/front/image_raw/compressed"),
         *("-r", "camera_info:=/front/camera_info"),
     ]
+    assert "--rest" not in words  # stamps that jump back say enough
     assert Playback().options(5.0)[-2:] == ["--rate", "5.0"]
+    looped = Playback(loops=0).options()
+    rest_s = float(looped[looped.index("--rest") + 1])
+    assert rest_s > WindowSettings.max_gap_s  # the node begins a new world
 
 
 def test_play_that_nobody_hears_says_so(pretended, tmp_path, monkeypatch, capsys):

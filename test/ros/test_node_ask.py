@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 pytest.importorskip("rclpy")
 
 from lifecycle_msgs.msg import Transition
-from ros_harness import HeldBackend
+from ros_harness import WAIT_S, HeldBackend, wait_until
 
 from vidllm_ros.ros.stamps import stamp_to_ns
 from vidllm_ros.ros.topics import ASK
@@ -38,7 +37,7 @@ def test_answer_comes_with_its_evidence(start: Callable[..., Any]) -> None:
     (box,) = reply.objects.objects
     assert box.id
     assert box.pose.position.x == pytest.approx(2.0)  # ahead of the camera, in a z-up world
-    assert 0 < reply.latency_s < 30
+    assert 0 < reply.latency_s < WAIT_S
 
 
 def test_no_window_yet_and_empty_question(start: Callable[..., Any]) -> None:
@@ -75,15 +74,12 @@ def test_full_queue_is_busy_at_once_and_nothing_accepted_is_lost(
     harness.wait_windows(1)
     held.may_answer.clear()
     waits = [harness.start_call(Ask, ASK.name, Ask.Request(question=f"{i}?")) for i in range(3)]
-    deadline = time.monotonic() + 20
-    while harness.node._questions.waiting < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: harness.node._questions.waiting == 3, "three questions wait")
     reply = harness.ask("one too many?")
     assert reply.error_code == Reply.BUSY
     assert "3 questions are waiting" in reply.message
     held.may_answer.set()
-    answers = [wait(30.0) for wait in waits]
+    answers = [wait() for wait in waits]
     assert all(reply.success for reply in answers)
     assert sorted(reply.answer[-2:] for reply in answers) == ["0?", "1?", "2?"]
     assert harness.node._questions.waiting == 0
@@ -95,11 +91,9 @@ def test_timeout_is_kept(start: Callable[..., Any], held: HeldBackend) -> None:
     harness.feed(4)
     harness.wait_windows(1)
     held.may_answer.clear()
-    started = time.monotonic()
-    reply = harness.ask("are you there?", timeout_s=0.5)
+    reply = harness.ask("are you there?", timeout_s=1.5)  # held: without a limit it never came
     assert reply.error_code == Reply.TIMEOUT
-    assert 0.5 <= time.monotonic() - started < 10
-    assert reply.latency_s == pytest.approx(0.5, abs=0.4)
+    assert reply.latency_s >= 1.5
     assert "the network is still answering it" in reply.message
     behind = harness.ask("and I?", timeout_s=0.5)  # the first is still inside the network
     assert behind.error_code == Reply.TIMEOUT
@@ -113,14 +107,11 @@ def test_waits_for_a_new_window(start: Callable[..., Any]) -> None:
     harness.wait_active()
     harness.feed(4)
     harness.wait_windows(1)
-    request = Ask.Request(question="what is new?", wait_for_new_window=True, timeout_s=30.0)
+    request = Ask.Request(question="what is new?", wait_for_new_window=True, timeout_s=WAIT_S)
     wait = harness.start_call(Ask, ASK.name, request)
-    deadline = time.monotonic() + 20
-    while harness.node._questions.waiting < 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: harness.node._questions.waiting, "the question waits")
     newest = harness.feed(2)[-1]
-    reply = wait(30.0)
+    reply = wait()
     assert reply.success
     assert stamp_to_ns(reply.frame_stamps[-1]) == newest
     late = harness.ask("and then?", wait_for_new_window=True, timeout_s=0.3)
@@ -132,10 +123,9 @@ def test_deactivation_answers_who_waits(start: Callable[..., Any]) -> None:
     harness.wait_active()
     request = Ask.Request(question="anybody?", wait_for_new_window=True, timeout_s=60.0)
     wait = harness.start_call(Ask, ASK.name, request)
-    while harness.node._questions.waiting < 1:
-        time.sleep(0.01)
+    wait_until(lambda: harness.node._questions.waiting, "the question waits")
     assert harness.change(Transition.TRANSITION_DEACTIVATE)
-    assert wait(10.0).error_code == Reply.INACTIVE
+    assert wait().error_code == Reply.INACTIVE
 
 
 def test_failing_network_is_an_internal_error_and_the_node_goes_on(
@@ -150,10 +140,9 @@ def test_failing_network_is_an_internal_error_and_the_node_goes_on(
     assert reply.error_code == Reply.INTERNAL
     assert "out of memory" in reply.message
     harness.feed(2)
-    deadline = time.monotonic() + 20
-    while "out of memory" not in harness.node._health.window_report().last_error:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(
+        lambda: "out of memory" in harness.node._health.window_report().last_error, "it is told"
+    )
     held.fails_with = None
     harness.feed(2)
     harness.wait_windows(2)
@@ -166,7 +155,7 @@ def test_many_at_once_all_get_a_reply(start: Callable[..., Any]) -> None:
     harness.feed(4)
     harness.wait_windows(1)
     waits = [harness.start_call(Ask, ASK.name, Ask.Request(question=f"{i}?")) for i in range(50)]
-    codes = [wait(30.0).error_code for wait in waits]
+    codes = [wait().error_code for wait in waits]
     assert set(codes) <= {Reply.OK, Reply.BUSY}
     assert codes.count(Reply.OK) >= 8
     assert threading.active_count() < 100

@@ -123,11 +123,10 @@ def test_deactivate_and_cleanup_during_a_window(
     harness.wait_active()
     held.may_reconstruct.clear()
     harness.feed(4)
-    assert held.inside.wait(20)
-    started = time.monotonic()
+    wait_until(held.inside.is_set, "a window is being computed")
     assert harness.change(DEACTIVATE)
     assert harness.change(CLEANUP)
-    assert time.monotonic() - started < 10
+    assert held.inside.is_set()  # neither waited for it
     held.may_reconstruct.set()
     assert harness.change(CONFIGURE)
     assert harness.change(ACTIVATE)
@@ -145,7 +144,7 @@ def test_services_answer_while_a_window_is_computed(
     harness.get_parameter("window_size")
     held.may_reconstruct.clear()
     harness.feed(4)
-    assert held.inside.wait(20)
+    wait_until(held.inside.is_set, "a window is being computed")
     times, before = [], slowness()
     for _ in range(20):
         started = time.monotonic()
@@ -153,7 +152,8 @@ def test_services_answer_while_a_window_is_computed(
         assert harness.get_parameter("window_size") == 4
         times.append((time.monotonic() - started) / 2)
     assert held.inside.is_set()
-    assert sorted(times)[10] < 0.1 * max(before, slowness())
+    # Alone 0.01 s, measured by `vidllm bench node`; waiting anywhere would take seconds.
+    assert sorted(times)[10] < 0.5 * max(before, slowness())
 
 
 def test_parameters_are_rejected_with_the_reason(start: Callable[..., Any]) -> None:

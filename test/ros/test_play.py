@@ -48,6 +48,19 @@ def test_a_loop_continues_the_clock_unless_stamps_are_kept() -> None:
     assert [s for s, _ in timing(500, 600, 500, keep=True)] == [500, 600, 500]
 
 
+def test_a_rest_between_loops_lets_the_node_begin_anew() -> None:
+    def elapsed(rate_hz: float) -> list[int]:
+        played = schedule(frames_at(500, 600, 500, 600), 0, rate_hz, False, 6.0)
+        return [elapsed_ns // MS for _, _, elapsed_ns in played]
+
+    assert elapsed(0.0) == [0, 100, 6100, 6200]
+    assert elapsed(4.0) == [0, 250, 6250, 6500]
+
+
+def test_one_image_again_and_again_needs_no_rest() -> None:
+    assert [elapsed for _, elapsed in timing(500, 500, 500)] == [0, 100, 200]
+
+
 def test_stream_round_trip() -> None:
     pipe = io.BytesIO()
     for stamp, K in ((1, None), (2, [1, 0, 0, 0, 1, 0, 0, 0, 1])):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.ros
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
 ROUNDS = Path(__file__).parent / "lifecycle_rounds.py"
+BALLAST = 200 * 2**20  # far above what the rest of a test process comes and goes with
 NANO = Path(__file__).resolve().parents[2] / "models" / "vidllm-nano"
 
 
@@ -156,6 +158,35 @@ def test_cleanup_in_the_middle_of_a_window_and_a_question(
     done = harness.windows()
     harness.feed(4)
     harness.wait_windows(done + 1)
+
+
+def test_what_cleanup_says_was_given_back_is_true(
+    start: Callable[..., Any], held: HeldBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a window: what the network holds then comes back when it ends."""
+    whole = HeldBackend.reconstruct
+
+    def heavy(self: HeldBackend, frames: Frames) -> Reconstruction:
+        ballast = np.ones(BALLAST // 8)
+        window = whole(self, frames)
+        return window if ballast.any() else None
+
+    monkeypatch.setattr(HeldBackend, "reconstruct", heavy)
+    harness = start()
+    harness.wait_active()
+    held.may_reconstruct.clear()
+    harness.feed(4)
+    wait_until(held.inside.is_set, "a window is being computed")
+    inside = memory_used_bytes("cpu")
+    for transition in (DEACTIVATE, CLEANUP):
+        assert harness.change(transition)
+    harness.wait_said("the network is at work and cannot be interrupted")
+    assert abs(memory_used_bytes("cpu") - inside) < 0.2 * BALLAST  # nothing has come back yet
+    held.may_reconstruct.set()
+    line = harness.wait_said("MiB given back on cpu")
+    said = float(line.split("cleanup: ")[1].split(" MiB")[0]) * 2**20
+    assert said > 0.8 * BALLAST
+    assert abs(inside - memory_used_bytes("cpu") - said) < 0.2 * BALLAST
 
 
 def test_twenty_rounds_leave_nothing_behind(start: Callable[..., Any]) -> None:

@@ -40,6 +40,9 @@ GENERAL_QUESTIONS = (
 )
 PLAYER_OPTIONS = ["--json", "--wait", "300", "--hold", "1"]
 FOR_EVER = 0  # of Playback.loops
+LOOP_REST_S = 6.0
+"""Above the node's max_gap_s: the camera jumps back to its start, so the node begins a new world
+instead of joining the end of the film to its beginning."""
 THUMBNAIL_PX = 320
 JPEG_QUALITY = 90
 
@@ -76,6 +79,8 @@ class Playback:
         words = [*PLAYER_OPTIONS, *([] if rate_hz is None else ["--rate", str(rate_hz)])]
         words += ["--transport", "compressed"] if self.compressed else []
         words += ["--stamps", "keep"] if self.keep_stamps else []
+        if self.loops != 1 and not self.keep_stamps:  # kept ones jump back, which says it all
+            words += ["--rest", str(LOOP_REST_S)]
         if self.image:
             info = "/".join([*self.image.split("/")[:-1], "camera_info"])
             twin = f"image/compressed:={self.image}/compressed"

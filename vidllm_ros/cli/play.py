@@ -35,7 +35,7 @@ def play(
     room: Annotated[int | None, typer.Option(help="seed of a rendered room instead")] = None,
     topic: Annotated[str | None, typer.Option(help=f"of INPUT: {TOPIC_HELP}")] = None,
     rate: Annotated[float | None, typer.Option(min=0.1, help="frames a second")] = None,
-    loop: Annotated[int, typer.Option(min=0, help="how often; 0 for ever")] = 1,
+    loop: Annotated[int, typer.Option(min=0, help="how often, each a new world; 0 for ever")] = 1,
     image: Annotated[
         str | None, typer.Option(help="topic to publish on; camera_info goes beside it")
     ] = None,

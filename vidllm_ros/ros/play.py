@@ -36,6 +36,7 @@ from vidllm_ros.ros.process import SpinningThread, ros_context, stop_event
 from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.stamps import header
 
+FRAME_S = 0.1  # between two loops of frames that are not played at a rate
 JPEG_QUALITY = 95
 NOBODY_LISTENS = 3
 
@@ -81,27 +82,35 @@ class ImagePlayer:
 
 
 def schedule(
-    frames: Iterable[CameraFrame], start_ns: int, rate_hz: float, keep_stamps: bool
+    frames: Iterable[CameraFrame],
+    start_ns: int,
+    rate_hz: float,
+    keep_stamps: bool,
+    rest_s: float = FRAME_S,
 ) -> Iterator[tuple[CameraFrame, int, int]]:
     """Give each frame its stamp and its time of publication.
 
     Args:
-        frames: in order; a stamp that goes back (a loop) continues a tenth of a second later.
+        frames: in order; a stamp that goes back is where they begin anew (a loop).
         start_ns: time of the first frame.
         rate_hz: frames a second; 0 keeps the frames' own spacing.
         keep_stamps: publish the frames' own stamps instead of times from `start_ns` on.
+        rest_s: from the last frame of a loop to the first of the next.
 
     Yields:
         frame, stamp to publish in ns, nanoseconds since the start at which to publish it.
     """
-    elapsed_ns, last_ns = 0, None
-    for index, frame in enumerate(frames):
-        if rate_hz > 0:
-            elapsed_ns = round(index * 1e9 / rate_hz)
+    begin_ns, index, elapsed_ns, last_ns = 0, 0, 0, None
+    for frame in frames:
+        step_ns = 0 if last_ns is None else frame.stamp_ns - last_ns
+        if step_ns < 0:
+            begin_ns, index = elapsed_ns + round(rest_s * 1e9), 0
+            elapsed_ns = begin_ns
+        elif rate_hz > 0:
+            elapsed_ns = begin_ns + round(index * 1e9 / rate_hz)
         elif last_ns is not None:
-            step_ns = frame.stamp_ns - last_ns
-            elapsed_ns += step_ns if step_ns > 0 else 100_000_000
-        last_ns = frame.stamp_ns
+            elapsed_ns += step_ns or round(FRAME_S * 1e9)
+        last_ns, index = frame.stamp_ns, index + 1
         yield frame, frame.stamp_ns if keep_stamps else start_ns + elapsed_ns, elapsed_ns
 
 
@@ -126,7 +135,8 @@ def play(node: Node, options: argparse.Namespace, stop: threading.Event) -> int:
         return NOBODY_LISTENS
     start_ns, start = int(node.get_clock().now().nanoseconds), time.monotonic()
     played: list[dict[str, int]] = []
-    frames = schedule(source, start_ns, options.rate, options.stamps == "keep")
+    rest_s = options.rest if options.rest is not None else 1 / (options.rate or 1 / FRAME_S)
+    frames = schedule(source, start_ns, options.rate, options.stamps == "keep", rest_s)
     try:
         for index, (frame, stamp_ns, elapsed_ns) in enumerate(frames):
             late_s = start + elapsed_ns / 1e9 / options.speed - time.monotonic()
@@ -151,6 +161,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=0.0, help="Hz; 0: the frames' own spacing")
     parser.add_argument("--speed", type=float, default=1.0, help="times as fast")
     parser.add_argument("--loop", type=int, default=1, help="how often; 0: for ever")
+    parser.add_argument("--rest", type=float, help="s between loops; else a frame's")
     parser.add_argument("--stamps", choices=("shift", "keep"), default="shift")
     parser.add_argument("--transport", choices=("raw", "compressed"), default="raw")
     parser.add_argument("--wait", type=float, default=30.0, help="s to wait for a listener")
