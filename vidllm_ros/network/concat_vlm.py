@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any chat-capable vision-language model of transformers in LLaVA-3D's place.
+
+It sees a few frames of the window as images and reads, beside each, where the camera stood and
+where points of it are: depth and poses as text. Boxes are read back from its words, and where the
+words hold none there is none. Next: concatenation.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from vidllm_ros import prompts
+from vidllm_ros.geometry.camera import unproject
+from vidllm_ros.geometry.transforms import invert_transform, transform_points
+from vidllm_ros.network import concat_words as words
+from vidllm_ros.network.concat_room import boxes_from_text, in_room, room_of, spread_frames
+from vidllm_ros.structures import Answer, GroundedBox, Reconstruction, SceneContext
+
+GRID = (3, 4)  # points of an image that are told, rows and columns
+BOX_TOKENS, CHOICE_TOKENS = 128, 8
+_ROOM_STEP = 14  # px between the points a room is put around
+
+
+@dataclass(frozen=True)
+class SeenScene(SceneContext):
+    """A scene that is shown rather than tokenised; its tokens are empty.
+
+    Attributes:
+        images: RGB, each (H, W, 3), uint8, of the frames that are shown.
+        told: what is said beside each.
+    """
+
+    images: tuple[NDArray[np.uint8], ...] = ()
+    told: tuple[str, ...] = ()
+
+
+class VlmTalker:
+    """Answer about windows by a vision-language model, greedily.
+
+    Args:
+        model: of `AutoModelForImageTextToText`.
+        processor: its own, with a chat template.
+        frames: how many of a window's frames it sees, evenly.
+    """
+
+    def __init__(self, model: Any, processor: Any, frames: int = 8) -> None:
+        self.model, self.processor, self.frames = model, processor, frames
+
+    def look(self, rec: Reconstruction) -> SeenScene:
+        """Choose the frames to show and write down where what they show is.
+
+        Args:
+            rec: the window's geometry; its scene is not looked at.
+        """
+        chosen = list(spread_frames(len(rec.stamps_ns), self.frames))
+        spread, known = _grid_points(rec, chosen, step=_ROOM_STEP)
+        T_room_window = room_of(rec, spread[known])
+        points, valid = _grid_points(rec, chosen, grid=GRID)
+        points = transform_points(T_room_window, points)
+        cameras = transform_points(T_room_window, rec.T_world_camera[chosen, :3, 3])
+        told = tuple(
+            words.frame_words(number, cameras[i], points[i], valid[i])
+            for i, number in enumerate(range(1, len(chosen) + 1))
+        )
+        places = torch.from_numpy(np.ascontiguousarray(points[valid])).float()
+        return SeenScene(
+            tokens=torch.zeros(len(places), 0),
+            positions=places,
+            stamps_ns=rec.stamps_ns,
+            T_world_camera=rec.T_world_camera,
+            T_world_scene=invert_transform(T_room_window),
+            images=tuple(rec.images[i] for i in chosen),
+            told=told,
+        )
+
+    def answer(self, scene: SceneContext, question: str, most: int = 64) -> Answer:
+        """Answer in words; its boxes are those the words hold."""
+        asked = words.VLM_ANSWER.format(question=prompts.clean_text(question))
+        text, confidence = self._say(scene, asked, most)
+        boxes = boxes_from_text(scene, text, prompts.clean_text(question), confidence)
+        return Answer(text, confidence, boxes, scene.stamps_ns)
+
+    def ground(self, scene: SceneContext, phrase: str) -> tuple[GroundedBox, ...]:
+        """Return the boxes it writes for a phrase; none where it writes none."""
+        text, confidence = self._say(scene, words.vlm_box_prompt(phrase), BOX_TOKENS)
+        return boxes_from_text(scene, text, prompts.clean_text(phrase), confidence)
+
+    def describe(self, scene: SceneContext, box: GroundedBox, most: int = 64) -> Answer:
+        """Describe what is in a box of the window's world."""
+        text, confidence = self._say(scene, words.vlm_caption_prompt(in_room(scene, box)), most)
+        return Answer(text, confidence, (box,), scene.stamps_ns)
+
+    def score_boxes(
+        self, scene: SceneContext, boxes: Sequence[GroundedBox], phrase: str
+    ) -> NDArray[np.float32]:
+        """Say which given box a phrase means, (R,): its confidence at the one it names, else 0."""
+        scores = np.zeros(len(boxes), np.float32)
+        if not boxes:
+            return scores
+        asked = words.vlm_choice_prompt([in_room(scene, box) for box in boxes], phrase)
+        text, confidence = self._say(scene, asked, CHOICE_TOKENS)
+        chosen = words.read_choice(text, len(boxes))
+        if chosen is not None:
+            scores[chosen] = confidence
+        return scores
+
+    def forget(self) -> None:
+        """Do nothing: of a scene nothing is remembered."""
+
+    @torch.inference_mode()
+    def _say(self, scene: SceneContext, request: str, most: int) -> tuple[str, float]:
+        """Return the model's words and the geometric mean probability of their tokens."""
+        if not isinstance(scene, SeenScene):
+            raise TypeError(f"scene: expected one of this backend's own, got {type(scene)}")
+        asked = self.processor.apply_chat_template(
+            chat(scene, request),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        asked = asked.to(self.model.device)
+        for name, value in asked.items():
+            if value.is_floating_point():
+                asked[name] = value.to(self.model.dtype)
+        length = asked["input_ids"].shape[1]
+        said = self.model.generate(
+            **asked,
+            max_new_tokens=most,
+            do_sample=False,
+            num_beams=1,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        ids = said.sequences[0, length:]
+        each = [
+            float(logits[0].float().log_softmax(-1)[token])
+            for logits, token in zip(said.logits, ids.tolist(), strict=False)
+        ]
+        confidence = float(np.exp(np.mean(each))) if each else 0.0
+        text = str(self.processor.decode(ids, skip_special_tokens=True)).strip()
+        return text, confidence
+
+
+def chat(scene: SeenScene, request: str) -> list[dict[str, Any]]:
+    """Return one user turn: the images, each followed by what is told of it, then the request."""
+    content: list[dict[str, Any]] = [{"type": "text", "text": words.VLM_INTRO}]
+    for image, told in zip(scene.images, scene.told, strict=True):
+        content += [
+            {"type": "image", "image": Image.fromarray(image)},
+            {"type": "text", "text": told},
+        ]
+    content.append({"type": "text", "text": request})
+    return [{"role": "user", "content": content}]
+
+
+def _grid_points(
+    rec: Reconstruction,
+    frames: Sequence[int],
+    grid: tuple[int, int] | None = None,
+    step: int = 1,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Lift pixels of some frames into the window's world.
+
+    Args:
+        rec: the window.
+        frames: which.
+        grid: the centres of so many rows and columns of equal fields; None takes every `step`-th
+            pixel.
+        step: px.
+
+    Returns:
+        points (F, h, w, 3), m; which are known (F, h, w).
+    """
+    height, width = rec.depth.shape[1:]
+    if grid is None:
+        rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
+    else:
+        rows = ((np.arange(grid[0]) + 0.5) * height / grid[0]).astype(int)
+        columns = ((np.arange(grid[1]) + 0.5) * width / grid[1]).astype(int)
+    chosen = list(frames)
+    depth = rec.depth[chosen].astype(np.float64)
+    valid = rec.valid[chosen] & np.isfinite(depth) & (depth > 0)
+    points = np.asarray(unproject(np.where(valid, depth, 0.0), rec.K[chosen]), np.float64)
+    points, valid = points[:, rows][:, :, columns], valid[:, rows][:, :, columns]
+    pose = np.asarray(rec.T_world_camera, np.float64)[chosen, None, None]
+    placed = (pose[..., :3, :3] @ points[..., None])[..., 0] + pose[..., :3, 3]
+    return placed, valid
+
+
+def load_vlm(
+    path: Path,
+    frames: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> VlmTalker:
+    """Load a vision-language model of transformers from a folder.
+
+    Raises:
+        ValueError: it is none, its processor cannot be made, or it has no chat template.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
+        model = AutoModelForImageTextToText.from_pretrained(
+            path, local_files_only=True, dtype=dtype
+        )
+    except (OSError, RuntimeError, ImportError, KeyError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"language: expected a vision-language model of transformers in {path}, got: {first}"
+        ) from error
+    if not getattr(processor, "chat_template", None):
+        raise ValueError(
+            f"language: expected a chat template beside {path}, got none; take a model that was "
+            "trained to chat, or put its chat_template.jinja there"
+        )
+    vlm: Any = model
+    return VlmTalker(vlm.to(device).eval().requires_grad_(False), processor, frames)
