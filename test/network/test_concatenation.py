@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from vidllm_ros.network import concatenation
 from vidllm_ros.network.concat_geometry import load_vggt_geometry
 from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
 from vidllm_ros.network.concat_metric_depth import load_metric_depth
-from vidllm_ros.network.concatenation import Concatenation, load_concatenation, stored_bytes
+from vidllm_ros.network.concatenation import Concatenation, load_concatenation, weight_bytes
 from vidllm_ros.network.scale_alignment import align_scale, confidence_weights
 from vidllm_ros.streaming.backend import Backend, ThriftyBackend
 from vidllm_ros.streaming.session import Session, SessionSettings
@@ -177,11 +178,11 @@ def test_objects_are_looked_for_by_name_only(backend: Concatenation) -> None:
 
 def test_licences_and_sizes_are_said(backend: Concatenation, folder: Path) -> None:
     assert backend.licences[0].endswith("licence cc-by-nc-4.0")
-    kind = backend.manifest.backend
-    files = [
-        Path(place.where) / "model.safetensors" for place in backend.manifest.parts().values()
-    ]
-    assert stored_bytes(folder / kind) == sum(file.stat().st_size for file in files)
+    home = folder / backend.manifest.backend
+    files = [Path(p.where) / "model.safetensors" for p in backend.manifest.parts().values()]
+    numbers = sum(t.numel() for file in files for t in load_file(file).values()) - 6  # tracker
+    assert weight_bytes(home, torch.float32) == 4 * numbers
+    assert weight_bytes(home, torch.bfloat16) < 4 * numbers
 
 
 def test_a_part_that_is_not_there_is_one_sentence(public_parts: Path, tmp_path: Path) -> None:

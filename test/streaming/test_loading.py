@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from vidllm_ros.network import memory
+from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
+from vidllm_ros.network.concatenation import Concatenation
 from vidllm_ros.streaming import loading
 from vidllm_ros.streaming.backend import StandInBackend
 from vidllm_ros.streaming.loading import (
@@ -120,3 +122,43 @@ def test_every_name_can_be_loaded() -> None:
 def test_names_cost_no_torch() -> None:
     code = "import vidllm_ros.streaming.loading, sys; raise SystemExit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def concatenation(public_parts: Path, folder: Path, kind: str = "vggt_vlm") -> Path:
+    language = "vlm" if kind == "vggt_vlm" else "llava_3d"
+    places = (PartPlace(str(public_parts / name)) for name in ("vggt", language, "depth"))
+    write_manifest(folder, Manifest(kind, *places))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["vggt_llava3d", "vggt_vlm"])
+def test_a_concatenation_is_loaded_with_its_licences(
+    kind: str, public_parts: Path, tmp_path: Path
+) -> None:
+    loaded = load_backend(kind, concatenation(public_parts, tmp_path, kind), "cpu")
+    assert isinstance(loaded.backend, Concatenation)
+    assert str(loaded) == f"{kind} on cpu in float32"
+    assert loaded.notes[0].startswith("VGGT: ")
+    assert "cc-by-nc-4.0" in loaded.notes[0]
+    assert len(loaded.notes) == 3
+
+
+def test_a_folder_of_another_backend_names_its_own(public_parts: Path, tmp_path: Path) -> None:
+    folder = concatenation(public_parts, tmp_path)
+    for name in ("vidllm", "vggt_llava3d"):
+        with pytest.raises(LoadingError, match="set backend to vggt_vlm"):
+            load_backend(name, folder, "cpu")
+    with pytest.raises(LoadingError, match="vidllm concatenate"):
+        load_backend("vggt_vlm", loading.BUNDLED_MODEL, "cpu")
+
+
+def test_a_concatenation_without_memory_or_a_part_is_refused(
+    public_parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = concatenation(public_parts, tmp_path)
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 1000)
+    with pytest.raises(LoadingError, match="memory: expected"):
+        load_backend("vggt_vlm", folder, "cpu")
+    write_manifest(folder, Manifest("vggt_vlm", PartPlace("./a"), PartPlace("./b"), scale="none"))
+    with pytest.raises(LoadingError, match=r"^geometry: expected a file, a folder or a hub id"):
+        load_backend("vggt_vlm", folder, "cpu")

@@ -8,6 +8,7 @@ its scaled variant), from public weights alone. Next: concat_manifest.py for wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from vidllm_ros.network.concat_llava3d_files import load_llava3d
 from vidllm_ros.network.concat_manifest import Manifest, read_manifest
 from vidllm_ros.network.concat_metric_depth import MetricDepthModel, load_metric_depth
 from vidllm_ros.network.concat_vlm import load_vlm
-from vidllm_ros.network.convert_files import weight_files
+from vidllm_ros.network.convert_files import TensorFiles
 from vidllm_ros.network.encoder import EncoderOutput
 from vidllm_ros.network.frame_cache import FrameCache
 from vidllm_ros.network.scale_alignment import sample_frames
@@ -270,13 +271,25 @@ def locate_parts(folder: Path, manifest: Manifest) -> dict[str, Path]:
     return {name: place.locate(folder, name) for name, place in manifest.parts().items()}
 
 
-def stored_bytes(folder: Path) -> int:
-    """Return the bytes of all weights a folder's manifest names, as they are stored."""
+def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
+    """Return the bytes all weights of a folder's manifest take when they are loaded.
+
+    Args:
+        folder: with concatenation.json.
+        dtype: as for `load_concatenation`.
+    """
     manifest = read_manifest(folder)
     found = locate_parts(folder, manifest)
-    return sum(
-        file.stat().st_size
-        for name, path in found.items()
-        if name != "tokenizer"
-        for file in weight_files(path)
-    )
+    total = 0
+    for name in ("geometry", "metric_depth", "language", "clip"):
+        if name in found and not (name == "metric_depth" and manifest.scale == "none"):
+            kind = torch.float32 if name == "metric_depth" else dtype
+            stored = TensorFiles(found[name]).tensors
+            total += (
+                sum(math.prod(t.shape) for n, t in stored.items() if _is_used(n)) * kind.itemsize
+            )
+    return total
+
+
+def _is_used(name: str) -> bool:
+    return not name.startswith("track_head.")

@@ -33,7 +33,13 @@ class BackendName(str, Enum):
     """Who computes."""
 
     VIDLLM = "vidllm"
+    VGGT_LLAVA3D = "vggt_llava3d"
+    VGGT_VLM = "vggt_vlm"
     STANDIN = "standin"
+
+
+CONCATENATIONS = (BackendName.VGGT_LLAVA3D, BackendName.VGGT_VLM)
+"""Made of several public checkpoints, which their folder names (network/concat_manifest.py)."""
 
 
 class LoadingError(ValueError):
@@ -42,12 +48,13 @@ class LoadingError(ValueError):
 
 @dataclass(frozen=True)
 class LoadedBackend:
-    """What computes, and where."""
+    """What computes, and where; `notes` are lines for the log: origins and licences."""
 
     backend: Backend
     name: str
     device: str
     precision: str
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} on {self.device} in {self.precision}"
@@ -75,14 +82,17 @@ def load_backend(
     where = choose_device(device)
     dtype = choose_precision(precision, where)
     folder = find_model(model)
-    check_memory(folder, where, dtype)
     try:
+        check_kind(folder, wanted)
+        check_memory(folder, where, dtype)
         backend = _LOADERS[wanted](folder, where, dtype)
+        notes = licence_notes(folder, wanted)
     except (ValueError, OSError) as error:
         raise LoadingError(str(error)) from error
     except (RuntimeError, MemoryError) as error:  # torch says out of memory as RuntimeError
         raise LoadingError(f"model: {folder} cannot be loaded on {where}: {error}") from error
-    return LoadedBackend(backend, wanted.value, str(where), str(dtype).removeprefix("torch."))
+    kind = str(dtype).removeprefix("torch.")
+    return LoadedBackend(backend, wanted.value, str(where), kind, notes)
 
 
 def _load_vidllm(folder: Path, device: torch.device, dtype: torch.dtype) -> Backend:
@@ -94,10 +104,49 @@ def _load_vidllm(folder: Path, device: torch.device, dtype: torch.dtype) -> Back
     return load_vidllm(folder, device, dtype)
 
 
+def _load_concatenation(folder: Path, device: torch.device, dtype: torch.dtype) -> Backend:
+    from transformers.utils import logging as transformers_logging
+
+    from vidllm_ros.network.concatenation import load_concatenation
+
+    transformers_logging.disable_progress_bar()
+    return load_concatenation(folder, device, dtype)
+
+
 _LOADERS: dict[BackendName, Callable[[Path, torch.device, torch.dtype], Backend]] = {
     BackendName.VIDLLM: _load_vidllm,
+    BackendName.VGGT_LLAVA3D: _load_concatenation,
+    BackendName.VGGT_VLM: _load_concatenation,
 }
 """How the weights in a folder become what computes; the stand-in has none."""
+
+
+def check_kind(folder: Path, wanted: BackendName) -> None:
+    """Refuse a folder that another backend reads, naming that one.
+
+    Raises:
+        LoadingError: the folder's own words name another backend.
+        FileNotFoundError, ValueError: a concatenation's folder cannot be read.
+    """
+    from vidllm_ros.network import concat_manifest as manifests
+
+    named = BackendName.VIDLLM.value
+    if wanted in CONCATENATIONS or manifests.has_manifest(folder):
+        named = manifests.read_manifest(folder).backend
+    if named != wanted.value:
+        raise LoadingError(
+            f"backend: expected {named!r} for {folder}, got {wanted.value!r}; set backend to "
+            f"{named}, or name another folder"
+        )
+
+
+def licence_notes(folder: Path, name: BackendName) -> tuple[str, ...]:
+    """Say where a concatenation's parts are from and what their owners allow; else nothing."""
+    if name not in CONCATENATIONS:
+        return ()
+    from vidllm_ros.network.concat_manifest import read_manifest
+
+    return tuple(read_manifest(folder).licence_lines(folder))
 
 
 def find_model(model: str | Path) -> Path:
@@ -180,11 +229,19 @@ def check_memory(folder: Path, device: torch.device, dtype: torch.dtype) -> None
     """Refuse what will not fit.
 
     Raises:
-        LoadingError: the weights and a window need more than is free.
+        LoadingError: the weights and a window need more than is free; of a concatenation the
+            weights alone, as its window becomes smaller where memory is short.
     """
     from vidllm_ros.network import memory
+    from vidllm_ros.network.concat_manifest import has_manifest
 
-    needed, free = memory.needed_bytes(folder, dtype), memory.free_bytes(str(device))
+    if has_manifest(folder):
+        from vidllm_ros.network.concatenation import weight_bytes
+
+        needed = weight_bytes(folder, dtype)
+    else:
+        needed = memory.needed_bytes(folder, dtype)
+    free = memory.free_bytes(str(device))
     if needed > free:
         raise LoadingError(
             f"memory: expected {needed / 2**30:.1f} GiB for {folder.name} on {device}, "
