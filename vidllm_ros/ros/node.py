@@ -161,6 +161,8 @@ class VidllmNode(LifecycleNode):
             loaded, self._current, self._publish, self._on_failed, self.get_logger().warning
         )
         log.info(f"configure: {describe_memory(loaded, used)}, {time.monotonic() - started:.1f} s")
+        for line in loaded.notes:
+            log.info(f"configure: {line}")
         if loaded.name == "standin":
             log.warning("backend is 'standin': no network runs, every reply says so")
         return super().on_configure(state)

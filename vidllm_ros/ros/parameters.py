@@ -78,14 +78,16 @@ class NodeParameters:
 
     backend: str = _parameter(
         BackendName.VIDLLM.value,
-        "What computes: 'vidllm' is the network; 'standin' answers the same topics and services "
+        "What computes: 'vidllm' is the network; 'vggt_llava3d' and 'vggt_vlm' are public models "
+        "in a row (docs/public_weights.md); 'standin' answers the same topics and services "
         "without one and says so in every reply, for tests of launch and transport.",
         _CONFIGURE,
         choices=tuple(name.value for name in BackendName),
     )
     model: str = _parameter(
         BUNDLED_MODEL,
-        "Folder of the weights (as save_pretrained writes it), or the name of a bundled model.",
+        "Folder of the weights (as save_pretrained or vidllm concatenate writes it), or the name "
+        "of a bundled model.",
         _CONFIGURE,
         pattern=(r"\s*\S.*", "a folder or a name"),
     )
