@@ -249,6 +249,9 @@ def test_two_robots_in_their_namespaces(start: Callable[..., Any]) -> None:
     assert robots[0].ask("who?").success
     assert robots[1].ask("who?").error_code == topics.ASK.type.Response.NO_WINDOW_YET
     assert robots[0].node.resolve_service_name("ask") == "/robot1/ask"
+    told = robots[0].listen(topics.DIAGNOSTICS)
+    names = {f"robot{number}/vidllm: input" for number in (1, 2)}
+    wait_until(lambda: names <= {s.name for array in told for s in array.status}, "both are told")
 
 
 def test_compressed_images(start: Callable[..., Any]) -> None:

@@ -19,6 +19,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.callbacks import guarded
+from vidllm_ros.ros.dds_profile import PROFILE, find_profile
 from vidllm_ros.ros.health import Health, InputReport, LinkReport, cause_of_silence
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.qos import profile
@@ -95,11 +96,12 @@ class Diagnostics:
             "inference": self._inference(situation),
             "memory": _memory(situation),
         }
+        who = self._node.get_fully_qualified_name().lstrip("/")  # robots share the topic
         message = DiagnosticArray(
             status=[
                 DiagnosticStatus(
                     level=level,
-                    name=f"{self._node.get_name()}: {part}",
+                    name=f"{who}: {part}",
                     message=words,
                     hardware_id=situation.device,
                     values=[KeyValue(key=k, value=_text(v)) for k, v in values.items()],
@@ -181,7 +183,8 @@ def _memory(situation: Situation) -> Part:
         "state": situation.state,
     }
     used, free = situation.memory_bytes / 2**20, situation.free_bytes / 2**20
-    words = f"{used:.0f} MiB on {situation.device or 'no device yet'}, {free:.0f} MiB free"
+    who = situation.device or "the node, no model loaded"
+    words = f"{used:.0f} MiB used by {who}; {free:.0f} MiB free"
     if situation.reduced:
         return WARN, f"{situation.reduced}; {words}", values
     return OK, words, values
@@ -190,8 +193,8 @@ def _memory(situation: Situation) -> Part:
 def _lost_words(lost: int, received: int) -> str:
     return (
         f"the transport lost {lost} frames while {received} arrived: send "
-        "compressed or smaller images, make camera and node reliable (qos_overrides), or set "
-        "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA for both"
+        "compressed or smaller images, make camera and node reliable (qos_overrides), or start "
+        f"the camera with FASTRTPS_DEFAULT_PROFILES_FILE={find_profile() or PROFILE}"
     )
 
 

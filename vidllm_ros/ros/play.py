@@ -44,13 +44,13 @@ NOBODY_LISTENS = 3
 class ImagePlayer:
     """Publishes single frames as a camera does; reliable, so that both kinds of listener match."""
 
-    def __init__(self, node: Node, transport: str = "raw") -> None:
+    def __init__(self, node: Node, transport: str = "raw", has_depth: bool = False) -> None:
         self._node = node
         self._transport = transport
         image = topics.COMPRESSED if transport == "compressed" else topics.IMAGE
         self._image = self._publisher(image)
         self._info = self._publisher(topics.CAMERA_INFO)
-        self._depth = self._publisher(topics.DEPTH_IN)
+        self._depth = self._publisher(topics.DEPTH_IN) if has_depth else None
 
     def _publisher(self, topic: topics.Topic) -> Any:
         return self._node.create_publisher(topic.type, topic.name, profile("reliable"))
@@ -69,7 +69,7 @@ class ImagePlayer:
         height, width = frame.rgb.shape[:2]
         if frame.K is not None:
             self._info.publish(info_from_intrinsics(head, frame.K, height, width))
-        if frame.depth is not None:
+        if self._depth is not None and frame.depth is not None:
             self._depth.publish(image_from_depth(head, frame.depth))
         if self._transport == "compressed":
             quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
@@ -126,7 +126,9 @@ def _open(options: argparse.Namespace) -> Iterator[CameraFrame]:
 def play(node: Node, options: argparse.Namespace, stop: threading.Event) -> int:
     """Play the frames; return the exit status."""
     source = _open(options)
-    player = ImagePlayer(node, options.transport)
+    first = list(itertools.islice(source, 1))
+    has_depth = any(frame.depth is not None for frame in first)
+    player = ImagePlayer(node, options.transport, has_depth)
     if not player.wait_for_listener(options.wait, stop):
         if stop.is_set():
             return 0
@@ -136,7 +138,8 @@ def play(node: Node, options: argparse.Namespace, stop: threading.Event) -> int:
     start_ns, start = int(node.get_clock().now().nanoseconds), time.monotonic()
     played: list[dict[str, int]] = []
     rest_s = options.rest if options.rest is not None else 1 / (options.rate or 1 / FRAME_S)
-    frames = schedule(source, start_ns, options.rate, options.stamps == "keep", rest_s)
+    film = itertools.chain(first, source)
+    frames = schedule(film, start_ns, options.rate, options.stamps == "keep", rest_s)
     try:
         for index, (frame, stamp_ns, elapsed_ns) in enumerate(frames):
             late_s = start + elapsed_ns / 1e9 / options.speed - time.monotonic()
