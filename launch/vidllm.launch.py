@@ -46,10 +46,11 @@ def parameter_argument(name: str) -> DeclareLaunchArgument:
     """Declare an argument that overrides one parameter of the node; empty keeps the parameter."""
     spec, default = specs()[name], defaults()[name]
     closed = list(spec.choices) or (TRUE_OR_FALSE[1:] if isinstance(default, bool) else [])
+    words = str(default).lower() if isinstance(default, bool) else repr(default)
     return DeclareLaunchArgument(
         name,
         default_value="",
-        description=f"{spec.description} Empty: as in params_file, else {default!r}.",
+        description=f"{spec.description} Empty: as in params_file, else {words}.",
         choices=["", *closed] if closed else None,
     )
 
