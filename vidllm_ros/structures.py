@@ -35,6 +35,22 @@ def check_shape(name: str, array: np.ndarray | torch.Tensor, shape: Sequence[int
 
 
 @dataclass(frozen=True)
+class Corners:
+    """Points of the scene that one image shows, under numbers that stay from image to image.
+
+    Attributes:
+        ids: (n,), each once.
+        uv: where they are, (n, 2), px, integer pixel centres; may lie outside of a cropped image.
+    """
+
+    ids: NDArray[np.int64]
+    uv: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        check_shape("uv", self.uv, (len(self.ids), 2))
+
+
+@dataclass(frozen=True)
 class Frames:
     """A run of camera images of one size, oldest first.
 
@@ -43,12 +59,15 @@ class Frames:
         stamps_ns: acquisition times, one an image, never decreasing.
         frame_id: the optical frame (x right, y down, z forward; REP 103) the images were taken in.
         K: intrinsics of these images, (S, 3, 3), px, or None where the camera is uncalibrated.
+        corners: followed through the film these frames were chosen from, one entry an image, or
+            None where nobody followed any.
     """
 
     images: NDArray[np.uint8]
     stamps_ns: tuple[int, ...]
     frame_id: str = "camera_optical_frame"
     K: NDArray[np.float64] | None = None
+    corners: tuple[Corners, ...] | None = None
 
     def __post_init__(self) -> None:
         check_shape("images", self.images, (None, None, None, 3))
@@ -62,6 +81,10 @@ class Frames:
             )
         if self.K is not None:
             check_shape("K", self.K, (len(self.images), 3, 3))
+        if self.corners is not None and len(self.corners) != len(self.images):
+            raise ValueError(
+                f"corners: expected {len(self.images)}, one an image, got {len(self.corners)}"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -74,6 +97,7 @@ class Frames:
             stamps_ns=tuple(self.stamps_ns[i] for i in chosen),
             frame_id=self.frame_id,
             K=None if self.K is None else self.K[chosen],
+            corners=None if self.corners is None else tuple(self.corners[i] for i in chosen),
         )
 
 
@@ -115,9 +139,11 @@ class SceneContext:
 
     Attributes:
         tokens: 3D patches after pooling, before the projector, (M, C).
-        positions: centre of each token, (M, 3), m, in the window's world.
+        positions: centre of each token, (M, 3), m, in the scene's frame.
         stamps_ns: stamps of the window's frames, (S,).
         T_world_camera: camera poses in the window's world, (S, 4, 4), m.
+        T_world_scene: from the scene's frame to the window's world, (4, 4), m; the two are the
+            same unless the network reads scenes along the room (network/scene_frame.py).
         extent_m: distance of the farthest token from the window's origin.
     """
 
@@ -125,8 +151,10 @@ class SceneContext:
     positions: torch.Tensor
     stamps_ns: tuple[int, ...]
     T_world_camera: NDArray[np.float64]
+    T_world_scene: NDArray[np.float64] = field(default_factory=lambda: np.eye(4), kw_only=True)
 
     def __post_init__(self) -> None:
+        check_shape("T_world_scene", self.T_world_scene, (4, 4))
         check_shape("tokens", self.tokens, (None, None))
         check_shape("positions", self.positions, (len(self.tokens), 3))
         check_shape("T_world_camera", self.T_world_camera, (len(self.stamps_ns), 4, 4))

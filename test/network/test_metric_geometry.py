@@ -9,7 +9,12 @@ from vidllm_ros.network.camera_head import encode_pose, quat_xyzw_from_matrix
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.cross_task_adapter import AdapterOutput
 from vidllm_ros.network.metric_depth import MetricDepthOutput
-from vidllm_ros.network.metric_geometry import GeometryOutput, relative_to_first, to_metric
+from vidllm_ros.network.metric_geometry import (
+    GeometryOutput,
+    relative_to_first,
+    to_metric,
+    with_lens,
+)
 
 H, W = 28, 42
 
@@ -89,3 +94,31 @@ def test_relative_to_first_keeps_relative_poses():
     ours = torch.linalg.inv(poses[0, 2]) @ poses[0, 1]
     torch.testing.assert_close(ours, relative, atol=1e-4, rtol=1e-4)
     assert quat_xyzw_from_matrix(poses[0, 0, :3, :3]).tolist() == [0, 0, 0, 1]
+
+
+def test_a_known_lens_brings_its_own_depth():
+    """Twice the focal length the network believed: the same image shows things twice as far."""
+    geometry, _, K = consistent()
+    metric = to_metric(geometry, VidLLMConfig())
+    longer = K.clone()
+    longer[..., 0, 0] *= 2.0
+    longer[..., 1, 1] *= 2.0
+    longer[..., 0, 2] += 1.5
+    lens = with_lens(metric, longer.double())
+    assert torch.equal(lens.K, longer)
+    torch.testing.assert_close(lens.depth, 2.0 * metric.depth)
+    torch.testing.assert_close(lens.scale, 2.0 * metric.scale)
+    torch.testing.assert_close(
+        lens.T_world_camera[..., :3, 3], 2.0 * metric.T_world_camera[..., :3, 3]
+    )
+    assert torch.equal(lens.T_world_camera[..., :3, :3], metric.T_world_camera[..., :3, :3])
+    width = [m.depth / m.K[..., 0, 0, None, None] for m in (metric, lens)]
+    torch.testing.assert_close(width[1], width[0])  # a pixel is as many metres wide as before
+
+
+def test_the_lens_is_the_median_of_the_window():
+    geometry, _, K = consistent()
+    metric = to_metric(geometry, VidLLMConfig())
+    odd = K.clone()
+    odd[:, 1, :2, :2] *= 3.0  # one frame of three: a median does not follow it
+    torch.testing.assert_close(with_lens(metric, odd).scale, metric.scale, rtol=1e-4, atol=0)

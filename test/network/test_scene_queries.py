@@ -11,6 +11,7 @@ import torch
 
 from vidllm_ros import prompts
 from vidllm_ros.geometry.boxes import aabb_iou, aabb_of
+from vidllm_ros.geometry.transforms import make_transform, matrix_from_quat_xyzw
 from vidllm_ros.network import scene_queries
 from vidllm_ros.network.language import Generated
 from vidllm_ros.network.text_packing import encode
@@ -178,7 +179,7 @@ def plain_answer(model, scene, question, most):
         vocabulary = model.config.label_vocabulary
         names = scene_queries._label_scores(model, state, tuple(vocabulary)).argmax(axis=0)
         labels = [vocabulary[index] for index in names]
-        boxes = scene_queries._pick(model, state.proposals, scores, labels, None, 4)
+        boxes = scene_queries._pick(model, state, scores, labels, None, 4)
     return said, boxes
 
 
@@ -221,3 +222,48 @@ def test_a_question_longer_than_the_context_is_refused_and_harms_nothing(model, 
     with pytest.raises(ValueError, match="expected at most"):
         model.answer(scene, "x y " * 400, 3)
     assert model.answer(scene, "How many?", 5).text == said.text
+
+
+def test_boxes_come_out_in_the_window_whatever_axes_the_scene_has(model, scene):
+    turn = matrix_from_quat_xyzw(
+        np.array([0.2, -0.5, 0.1, 0.8]) / np.linalg.norm([0.2, 0.5, 0.1, 0.8])
+    )
+    T = make_transform(turn, np.array([0.5, -1.0, 2.0]))
+    elsewhere = SceneContext(
+        scene.tokens, scene.positions, scene.stamps_ns, scene.T_world_camera, T_world_scene=T
+    )
+    model.language.template = prompts.TEMPLATES["plain"]
+    plain = model.ground(scene, "the table", threshold=0.0)
+    moved = model.ground(elsewhere, "the table", threshold=0.0)
+    assert len(plain) == len(moved) > 0
+    for ours, other in zip(plain, moved, strict=True):
+        np.testing.assert_allclose(other.center, turn @ ours.center + T[:3, 3], atol=1e-6)
+        np.testing.assert_allclose(
+            matrix_from_quat_xyzw(other.quat_xyzw),
+            turn @ matrix_from_quat_xyzw(ours.quat_xyzw),
+            atol=1e-6,
+        )
+        np.testing.assert_array_equal(other.size, ours.size)
+    np.testing.assert_allclose(
+        model.score_boxes(elsewhere, moved, "the table"),
+        model.score_boxes(scene, plain, "the table"),
+        atol=1e-5,
+    )
+    told = [model.describe(*pair, 6).text for pair in ((scene, plain[0]), (elsewhere, moved[0]))]
+    assert told[0] == told[1]
+
+
+def test_boxes_in_words_are_read_in_the_scene_s_axes(model, scene, monkeypatch):
+    written = prompts.format_box(np.array([1.0, 0.5, 2.0]), np.array([0.4, 0.6, 0.8]))
+    monkeypatch.setattr(model.language, "generate", lambda *_, **__: Generated(written, 0.5))
+    quarter = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    elsewhere = SceneContext(
+        scene.tokens,
+        scene.positions,
+        scene.stamps_ns,
+        scene.T_world_camera,
+        T_world_scene=make_transform(quarter, np.zeros(3)),
+    )
+    (box,) = model.ground_in_words(elsewhere, "the table")
+    np.testing.assert_allclose(box.center, [2.0, 0.5, -1.0], atol=1e-9)
+    np.testing.assert_allclose(matrix_from_quat_xyzw(box.quat_xyzw), quarter, atol=1e-9)

@@ -64,7 +64,7 @@ def test_geometry_shapes_and_dense_frames(build_tiny):
     torch.testing.assert_close(
         few.metric_depth.depth, whole.metric_depth.depth[:, chosen], atol=1e-5, rtol=1e-4
     )
-    patches = model.predicted_scene(whole)
+    patches, _ = model.predicted_scene(whole)
     assert patches.tokens.shape[2] == 32
     assert patches.mask.any(dim=1).all()
 
@@ -72,7 +72,7 @@ def test_geometry_shapes_and_dense_frames(build_tiny):
 def test_gradients_cross_the_door_one_way(build_tiny):
     model = build_tiny().train()
     geometry = model.geometry(images())
-    language_loss(model, model.predicted_scene(geometry), words(model)).backward()
+    language_loss(model, model.predicted_scene(geometry)[0], words(model)).backward()
     reached = touched(model)
     assert reached.isdisjoint(RECONSTRUCTION), reached
     assert {"encoder", "adapter", "language", "projector", "grounding", "patches"} <= reached
@@ -88,7 +88,7 @@ def test_gradients_cross_the_door_one_way(build_tiny):
 def test_encoder_can_be_kept_from_either_loss(build_tiny):
     model = build_tiny(language_trains_encoder=False, metric_trains_encoder=False).train()
     geometry = model.geometry(images())
-    language_loss(model, model.predicted_scene(geometry), words(model)).backward()
+    language_loss(model, model.predicted_scene(geometry)[0], words(model)).backward()
     assert "encoder" not in touched(model)
     assert "adapter" in touched(model)
     model.zero_grad()
@@ -193,7 +193,7 @@ def test_learns_one_batch_under_bfloat16(build_tiny):
     for _ in range(18):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             geometry = model.geometry(frames_in)
-            patches = model.predicted_scene(geometry)
+            patches, _ = model.predicted_scene(geometry)
             said = model.language.packed_forward(
                 model.projector(patches.tokens), patches.mask, text
             )

@@ -9,12 +9,13 @@ a world.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vidllm_ros.geometry.camera import unproject
 from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL, make_transform
-from vidllm_ros.structures import Reconstruction
 
 Float64 = NDArray[np.float64]
 
@@ -29,10 +30,34 @@ _MOST_NORMALS, _FEWEST_NORMALS = 6000, 300
 _COLUMNS, _REACH_PX, _MAX_JUMP = 112, 3, 0.3
 
 
-def find_up(rec: Reconstruction) -> Float64 | None:
+class Views(Protocol):
+    """What is read of a window here: a `Reconstruction`, or what `room_axes.SeenViews` holds."""
+
+    @property
+    def depth(self) -> NDArray[np.float32]:
+        """(S, H, W), m."""
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """(S, H, W)."""
+
+    @property
+    def K(self) -> Float64:
+        """(S, 3, 3), px."""
+
+    @property
+    def T_world_camera(self) -> Float64:
+        """(S, 4, 4), m."""
+
+
+def find_up(rec: Views, normals: Float64 | None = None) -> Float64 | None:
     """Return the direction of up in the window's world, (3,), unit; None where nothing is sure.
 
     Where the cameras turn too little, roll, or disagree with the surfaces, nothing is sure.
+
+    Args:
+        rec: the window.
+        normals: of its surfaces where they are known already, see `surface_normals`.
     """
     axes = rec.T_world_camera[:, :3, 0]
     spread, directions = np.linalg.eigh(axes.T @ axes / len(axes))
@@ -43,7 +68,8 @@ def find_up(rec: Reconstruction) -> Float64 | None:
     by_cameras = directions[:, 0] * np.sign(directions[:, 0] @ level.mean(axis=0))
     if by_cameras @ level[0] < np.cos(MAX_TILT_RAD):
         return None
-    normals = surface_normals(rec)
+    if normals is None:
+        normals = surface_normals(rec)
     if len(normals) < _FEWEST_NORMALS:
         return None
     candidates = _around(by_cameras, _SEARCH_RAD, _SEARCH_RAD / 6)
@@ -77,7 +103,7 @@ def upright_pose(up: Float64) -> Float64:
     return make_transform(np.stack([x, np.cross(up, x), up]), np.zeros(3))
 
 
-def first_pose(rec: Reconstruction) -> Float64:
+def first_pose(rec: Views) -> Float64:
     """Return where a world's first camera stands, (4, 4): upright where the window says how, else
     taken as level.
     """
@@ -87,7 +113,7 @@ def first_pose(rec: Reconstruction) -> Float64:
     return upright_pose(rec.T_world_camera[0, :3, :3].T @ up)
 
 
-def surface_normals(rec: Reconstruction) -> Float64:
+def surface_normals(rec: Views) -> Float64:
     """Return normals of the surfaces seen, (N, 3), in the window's world; signs mean nothing.
 
     Neighbours that lie apart in depth are two surfaces, and give none.

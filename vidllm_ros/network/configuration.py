@@ -17,6 +17,7 @@ from vidllm_ros.prompts import TEMPLATES
 ADAPTERS = ("bridge", "cross_attention", "concat_self_attention", "none")
 SCALE_ALIGNMENTS = ("least_squares", "log_median", "metric_only", "none")
 POSE_REFINEMENTS = ("none", "bundle_adjustment")
+SCENE_FRAMES = ("camera", "room")
 RESIZE_MODES = ("width", "shorter", "square")
 METRIC_CENTERS = ("residual", "attractor")
 
@@ -57,6 +58,8 @@ class VidLLMConfig(PretrainedConfig):
         scale_seed: seed of that sample.
         pose_refinement: "none", or "bundle_adjustment": corners followed through the window
             correct the predicted poses (pose_refinement.py).
+        scene_frame: axes in which the language branch reads a scene, "camera" (the window's
+            world) or "room" (upright and along the walls, scene_frame.py).
         voxel_size_m: edge of the pooling voxel; 0 keeps every patch.
         max_scene_tokens: cap on scene tokens.
         grounding_dim, grounding_heads, grounding_layers, grounding_queries: the box decoder.
@@ -108,6 +111,7 @@ class VidLLMConfig(PretrainedConfig):
         scale_frames: int = 16,
         scale_seed: int = 0,
         pose_refinement: str = "none",
+        scene_frame: str = "camera",
         voxel_size_m: float = 0.2,
         max_scene_tokens: int = 256,
         grounding_dim: int = 128,
@@ -157,6 +161,7 @@ class VidLLMConfig(PretrainedConfig):
         self.scale_frames = scale_frames
         self.scale_seed = scale_seed
         self.pose_refinement = pose_refinement
+        self.scene_frame = scene_frame
         self.voxel_size_m = voxel_size_m
         self.max_scene_tokens = max_scene_tokens
         self.grounding_dim = grounding_dim
@@ -176,6 +181,7 @@ class VidLLMConfig(PretrainedConfig):
             ("adapter", self.adapter, ADAPTERS),
             ("scale_alignment", self.scale_alignment, SCALE_ALIGNMENTS),
             ("pose_refinement", self.pose_refinement, POSE_REFINEMENTS),
+            ("scene_frame", self.scene_frame, SCENE_FRAMES),
             ("resize_mode", self.resize_mode, RESIZE_MODES),
             ("metric_centers", self.metric_centers, METRIC_CENTERS),
             ("prompt_template", self.prompt_template, tuple(TEMPLATES)),

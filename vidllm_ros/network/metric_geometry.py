@@ -8,7 +8,7 @@ the language branch and the robot see. Next: patches3d.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -116,6 +116,37 @@ def to_metric(geometry: GeometryOutput, config: VidLLMConfig) -> MetricGeometry:
     )
 
 
+def with_lens(metric: MetricGeometry, K: Tensor) -> MetricGeometry:
+    """Take a calibrated camera's intrinsics, and the depth the same images mean under them.
+
+    An image fixes sizes over depth times the focal length only: a network that took the lens for
+    longer than it is has put everything as much too far. Depth, translation and scale are
+    multiplied by true over predicted focal length, the median over the window. Source: the
+    canonical camera of Metric3D (arXiv 2307.10984), applied to the output; see docs/log.md.
+
+    Args:
+        metric: B windows.
+        K: (B, F, 3, 3), px.
+    """
+    K = K.to(metric.K)
+    focal = [lens[..., [0, 1], [0, 1]].log().mean(-1) for lens in (K, metric.K)]  # (B, F)
+    factor = (_median(focal[0]) - _median(focal[1])).exp()  # (B,)
+    T_world_camera = metric.T_world_camera.clone()
+    T_world_camera[..., :3, 3] *= factor[:, None, None]
+    return replace(
+        metric,
+        depth=metric.depth * factor[:, None, None, None],
+        K=K,
+        T_world_camera=T_world_camera,
+        scale=metric.scale * factor,
+    )
+
+
+def _median(rows: Tensor) -> Tensor:
+    """Median along the last axis, the mean of the middle two where even, (B,)."""
+    return torch.quantile(rows.float(), 0.5, dim=-1)
+
+
 def relative_to_first(T_camera_world: Tensor) -> Tensor:
     """Turn extrinsics (B, S, 4, 4) into poses T_world_camera whose world is the first camera."""
     rotation, translation = T_camera_world[..., :3, :3], T_camera_world[..., :3, 3:]
@@ -128,7 +159,11 @@ def relative_to_first(T_camera_world: Tensor) -> Tensor:
 
 
 def to_reconstruction(
-    frames: Frames, metric: MetricGeometry, confidence: Tensor, patches: ScenePatches
+    frames: Frames,
+    metric: MetricGeometry,
+    confidence: Tensor,
+    patches: ScenePatches,
+    T_scene_world: Tensor,
 ) -> Reconstruction:
     """Hand one window out: arrays for whoever publishes, the scene left on the device.
 
@@ -137,6 +172,7 @@ def to_reconstruction(
         metric: of a batch of one.
         confidence: of the depth, (1, S, H, W).
         patches: the pooled scene of a batch of one.
+        T_scene_world: (1, 4, 4), a rotation: the frame of the pooled scene's positions.
     """
     T_world_camera = metric.T_world_camera[0].double().cpu().numpy()
     real = patches.mask[0]
@@ -151,7 +187,11 @@ def to_reconstruction(
         scale=float(metric.scale[0]),
         scale_spread=float(metric.spread[0]),
         scene=SceneContext(
-            patches.tokens[0, real], patches.positions[0, real], frames.stamps_ns, T_world_camera
+            patches.tokens[0, real],
+            patches.positions[0, real],
+            frames.stamps_ns,
+            T_world_camera,
+            T_world_scene=T_scene_world[0].double().cpu().numpy().T,  # a rotation: its inverse
         ),
         frame_id=frames.frame_id,
     )

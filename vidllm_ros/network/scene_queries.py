@@ -22,8 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidllm_ros import prompts
-from vidllm_ros.geometry.boxes import aabb_iou, aabb_of
-from vidllm_ros.geometry.transforms import matrix_from_quat_xyzw, quat_xyzw_from_matrix
+from vidllm_ros.geometry.boxes import aabb_iou, aabb_of, transform_box
+from vidllm_ros.geometry.transforms import (
+    invert_transform,
+    matrix_from_quat_xyzw,
+    quat_xyzw_from_matrix,
+)
 from vidllm_ros.network.box_features import BoxBatch
 from vidllm_ros.network.grounding import Proposals
 from vidllm_ros.network.language import LanguageOutput
@@ -47,6 +51,7 @@ class SceneState:
 
     Attributes:
         tokens, positions, mask: the scene as a batch of one, on the model's device.
+        T_world_scene: from the positions' frame to the window's world, (4, 4), m.
         prefix: keys and values of the language model.
         proposals: boxes before any phrase; None where the scene has no token.
         label_scores: of label sets asked before, each (V, Q).
@@ -55,6 +60,7 @@ class SceneState:
     tokens: Tensor
     positions: Tensor
     mask: Tensor
+    T_world_scene: NDArray[np.float64]
     prefix: ScenePrefix
     proposals: Proposals | None
     label_scores: dict[tuple[str, ...], NDArray[np.float32]] = field(default_factory=dict)
@@ -112,7 +118,7 @@ def scene_state(model: VidLLM, scene: SceneContext) -> SceneState:
     with model.autocast():
         prefix = model.language.encode_scene(model.projector(tokens))
         proposals = model.grounding.propose(tokens, positions, mask) if mask.any() else None
-    state = SceneState(tokens, positions, mask, prefix, proposals)
+    state = SceneState(tokens, positions, mask, scene.T_world_scene, prefix, proposals)
     model._scenes.put(scene, state)
     return state
 
@@ -151,7 +157,7 @@ def answer(model: VidLLM, scene: SceneContext, question: str, max_new_tokens: in
             labels = [vocabulary[index] for index in best]
         else:
             labels = [prompts.clean_text(question)] * len(scores)
-        boxes = _pick(model, state.proposals, scores, labels, None, EVIDENCE_BOXES)
+        boxes = _pick(model, state, scores, labels, None, EVIDENCE_BOXES)
     return Answer(said.text, said.confidence, boxes, scene.stamps_ns)
 
 
@@ -162,7 +168,7 @@ def describe(model: VidLLM, scene: SceneContext, box: GroundedBox, max_new_token
     with model.autocast():
         embeds = None
         if state.mask.any():
-            batch = _batch([box], model.device)
+            batch = _batch([box], state, model.device)
             embeds = model.box_features.embeds(state.tokens, state.positions, state.mask, batch)
         prompt = prompts.caption_prompt(template=model.language.template)
         said = model.language.generate(state.prefix, prompt, max_new_tokens, embeds)
@@ -179,7 +185,7 @@ def ground(
         return ()
     scores = _proposal_scores(model, state, [phrase])[0]
     label = prompts.clean_text(phrase)
-    return _pick(model, state.proposals, scores, [label] * len(scores), threshold, max_boxes)
+    return _pick(model, state, scores, [label] * len(scores), threshold, max_boxes)
 
 
 @_one_at_a_time
@@ -198,7 +204,7 @@ def detect(
     scores = _label_scores(model, state, names)  # (V, Q)
     best = scores.argmax(axis=0)
     chosen = [names[index] for index in best]
-    return _pick(model, state.proposals, scores.max(axis=0), chosen, threshold, max_boxes)
+    return _pick(model, state, scores.max(axis=0), chosen, threshold, max_boxes)
 
 
 @_one_at_a_time
@@ -212,7 +218,7 @@ def score_boxes(
     with model.autocast():
         text, said = _phrases(model, state, [phrase])
         features = model.box_features.features(
-            state.tokens, state.positions, state.mask, _batch(boxes, model.device)
+            state.tokens, state.positions, state.mask, _batch(boxes, state, model.device)
         )
         logits = model.grounding.match(features, text.at_loc(said.hidden))
     return np.asarray(logits[0, 0].sigmoid().float().cpu().numpy(), np.float32)
@@ -226,11 +232,14 @@ def ground_in_words(model: VidLLM, scene: SceneContext, phrase: str) -> tuple[Gr
     with model.autocast():
         said = model.language.generate(state.prefix, prompt, 64)
     return tuple(
-        GroundedBox(
-            label=prompts.clean_text(phrase),
-            score=said.confidence,
-            center=np.array(box.center),
-            size=np.array(box.size),
+        transform_box(
+            state.T_world_scene,
+            GroundedBox(
+                label=prompts.clean_text(phrase),
+                score=said.confidence,
+                center=np.array(box.center),
+                size=np.array(box.size),
+            ),
         )
         for box in prompts.parse_boxes(said.text)
     )
@@ -274,26 +283,32 @@ def _label_scores(
     return state.label_scores[labels]
 
 
-def _batch(boxes: Sequence[GroundedBox], device: torch.device) -> BoxBatch:
+def _batch(boxes: Sequence[GroundedBox], state: SceneState, device: torch.device) -> BoxBatch:
+    """Bring boxes of the window's world into the scene's frame."""
+    T_scene_world = invert_transform(state.T_world_scene)
+    inside = [transform_box(T_scene_world, box) for box in boxes]
+
     def stack(rows: list[Any]) -> Tensor:
         return torch.tensor(np.stack(rows), dtype=torch.float32, device=device)[None]
 
     return BoxBatch(
-        stack([box.center for box in boxes]),
-        stack([box.size for box in boxes]),
-        stack([matrix_from_quat_xyzw(box.quat_xyzw) for box in boxes]),
+        stack([box.center for box in inside]),
+        stack([box.size for box in inside]),
+        stack([matrix_from_quat_xyzw(box.quat_xyzw) for box in inside]),
     )
 
 
 def _pick(
     model: VidLLM,
-    proposals: Proposals,
+    state: SceneState,
     scores: NDArray[np.float32],
     labels: Sequence[str],
     threshold: float | None,
     max_boxes: int,
 ) -> tuple[GroundedBox, ...]:
-    """Threshold, sort and suppress overlapping boxes (axis-aligned IoU)."""
+    """Threshold, sort and suppress overlapping boxes (axis-aligned IoU in the scene's frame)."""
+    assert state.proposals is not None
+    proposals = state.proposals
     least = model.config.grounding_threshold if threshold is None else threshold
     last = proposals.last
     centers, sizes, rotations = (
@@ -316,6 +331,6 @@ def _pick(
         )
         own = aabb_of(box)
         if not bounds or aabb_iou(own, np.stack(bounds)).max() <= MAX_OVERLAP:
-            kept.append(box)
+            kept.append(transform_box(state.T_world_scene, box))
             bounds.append(own)
     return tuple(kept)

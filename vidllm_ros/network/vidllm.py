@@ -10,7 +10,6 @@ any block by its attribute's name; frame_cache.py, scene_queries.py for what is 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,9 +38,11 @@ from vidllm_ros.network.metric_geometry import (
     MetricGeometry,
     to_metric,
     to_reconstruction,
+    with_lens,
 )
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
 from vidllm_ros.network.pose_refinement import refine_poses
+from vidllm_ros.network.scene_frame import scene_frames
 from vidllm_ros.structures import Answer, Frames, GroundedBox, Reconstruction, SceneContext
 
 
@@ -195,7 +196,7 @@ class VidLLM(PreTrainedModel):
 
     def scene_tokens(
         self, semantic: Tensor, depth: Tensor, K: Tensor, T_world_camera: Tensor, valid: Tensor
-    ) -> ScenePatches:
+    ) -> tuple[ScenePatches, Tensor]:
         """Place semantic tokens in metres and pool them: the door between the branches.
 
         Geometry, predicted or true, is detached here, and nowhere else on the way to the words.
@@ -206,10 +207,16 @@ class VidLLM(PreTrainedModel):
             K: (B, F, 3, 3), px.
             T_world_camera: (B, F, 4, 4), m, in the first camera's frame.
             valid: (B, F, H, W).
-        """
-        return self.patches(semantic, depth.detach(), K.detach(), T_world_camera.detach(), valid)
 
-    def predicted_scene(self, geometry: GeometryOutput) -> ScenePatches:
+        Returns:
+            patches placed in the scene's frame, and T_scene_world of each window, (B, 4, 4).
+        """
+        depth, K, T_world_camera = depth.detach(), K.detach(), T_world_camera.detach()
+        T_scene_world = scene_frames(self.config.scene_frame, depth, valid, K, T_world_camera)
+        T_scene_camera = T_scene_world[:, None] @ T_world_camera.float()
+        return self.patches(semantic, depth, K, T_scene_camera, valid), T_scene_world
+
+    def predicted_scene(self, geometry: GeometryOutput) -> tuple[ScenePatches, Tensor]:
         """Pool the dense frames' tokens at the places the network itself predicts."""
         metric = self.metric_geometry(geometry)
         semantic = geometry.adapter.semantic.index_select(1, geometry.dense_frames)
@@ -273,21 +280,27 @@ class VidLLM(PreTrainedModel):
             )
             geometry = self.geometry_of(encoded, resized.images.shape[1:3])
             metric = self._refined(self.metric_geometry(geometry), resized)
-            patches = self.scene_tokens(
+            patches, T_scene_world = self.scene_tokens(
                 geometry.adapter.semantic,
                 metric.depth,
                 metric.K,
                 metric.T_world_camera,
                 metric.valid,
             )
-        return to_reconstruction(resized, metric, geometry.depth_confidence, patches)
+        return to_reconstruction(
+            resized, metric, geometry.depth_confidence, patches, T_scene_world
+        )
 
     def _refined(self, metric: MetricGeometry, frames: Frames) -> MetricGeometry:
         """Take the lens of a calibrated camera; correct the poses where the config says so."""
         K = None if frames.K is None else frames.K[None]
+        if K is not None:
+            metric = with_lens(metric, torch.from_numpy(K))
         if self.config.pose_refinement != "none":
-            return refine_poses(metric, frames.images[None], K, [frames.stamps_ns])
-        return metric if K is None else replace(metric, K=metric.K.new_tensor(K))
+            return refine_poses(
+                metric, frames.images[None], K, [frames.stamps_ns], [frames.corners]
+            )
+        return metric
 
     def answer(self, scene: SceneContext, question: str, max_new_tokens: int = 32) -> Answer:
         """Answer a question; its boxes are the objects the question is about, best first.

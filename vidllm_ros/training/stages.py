@@ -140,14 +140,15 @@ class JointStage(nn.Module):
             terms.add("oracle_label", label, weights.oracle_label)
             terms.add("oracle_color", color, weights.oracle_color)
         if weights.language or weights.grounding:
-            scene = (
+            scene, T_scene_world = (
                 self.model.predicted_scene(output)
                 if is_own
                 else self.model.scene_tokens(
                     semantic, batch.depth, batch.K, batch.T_world_camera, batch.valid
                 )
             )
-            word_losses(terms, self.model, self.recipe, scene, box_targets(batch), batch.sentences)
+            targets = box_targets(batch, T_scene_world)
+            word_losses(terms, self.model, self.recipe, scene, targets, batch.sentences)
         return StageOutput(terms.total, terms.values, len(batch.scene_ids))
 
     def _guide(

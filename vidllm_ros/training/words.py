@@ -47,12 +47,18 @@ class Terms:
         self.values[name] = value.detach().float()
 
 
-def box_targets(batch: SceneBatch) -> list[grounding.BoxTargets]:
-    """Objects of every scene with their yaw made canonical."""
+def box_targets(batch: SceneBatch, T_scene_world: Tensor) -> list[grounding.BoxTargets]:
+    """Objects of every scene in its frame, their yaw made canonical there.
+
+    Args:
+        batch: boxes in the windows' worlds.
+        T_scene_world: of every window, (B, 4, 4).
+    """
     targets = []
-    for boxes in batch.boxes:
-        rotation, size = grounding.canonical_yaw(boxes.rotation, boxes.size)
-        target = grounding.BoxTargets(boxes.center, size, rotation, boxes.object_ids, boxes.labels)
+    for boxes, T in zip(batch.boxes, T_scene_world.to(batch.boxes[0].center), strict=True):
+        rotation, size = grounding.canonical_yaw(T[:3, :3] @ boxes.rotation, boxes.size)
+        center = boxes.center @ T[:3, :3].T + T[:3, 3]
+        target = grounding.BoxTargets(center, size, rotation, boxes.object_ids, boxes.labels)
         targets.append(target.to(batch.images.device))
     return targets
 

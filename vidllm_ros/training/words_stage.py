@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vidllm_ros.data.scene_batch import SceneBatch, Sentence
-from vidllm_ros.network.metric_geometry import MetricGeometry
+from vidllm_ros.network.metric_geometry import MetricGeometry, with_lens
 from vidllm_ros.network.patches3d import (
     ScenePatches,
     lift_patches,
@@ -115,7 +115,8 @@ class WordsStage(nn.Module):
         return StageOutput(terms.total, terms.values, len(scenes))
 
     def _refined(self, metric: MetricGeometry, batch: SceneBatch) -> MetricGeometry:
-        """Correct the poses as the network does when it is used."""
+        """Take the lens and correct the poses as the network does when it is used."""
+        metric = with_lens(metric, batch.K)
         if self.model.config.pose_refinement == "none":
             return metric
         images = (batch.images.movedim(2, -1) * 255.0).round().to(torch.uint8).cpu().numpy()
@@ -128,18 +129,19 @@ class WordsStage(nn.Module):
         """Turn windows into pooled scenes by the network's own geometry."""
         output = self.model.geometry(batch.images)
         metric = self._refined(self.model.metric_geometry(output), batch)
-        scene = self.model.scene_tokens(
+        scene, T_scene_world = self.model.scene_tokens(
             output.adapter.semantic,
             metric.depth,
             metric.K,
             metric.T_world_camera,
             metric.valid,
         )
-        targets = box_targets(batch)
+        targets = box_targets(batch, T_scene_world)
         shown = shows(batch.patch_objects, targets)
         size = self.model.config.patch_size
         depth, good = patch_center_depth(metric.depth.float(), metric.valid, size)
-        points = lift_patches(depth, metric.K.float(), metric.T_world_camera.float(), size)
+        T_scene_camera = T_scene_world[:, None] @ metric.T_world_camera.float()
+        points = lift_patches(depth, metric.K.float(), T_scene_camera, size)
         flat = ScenePatches(
             shown.flatten(1, 2), points.flatten(1, 2), good.flatten(2).flatten(1, 2)
         )
