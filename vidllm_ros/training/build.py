@@ -27,6 +27,7 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.layers import LayerScale
 from vidllm_ros.network.text_packing import build_tokenizer
 from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.training import sharding
 from vidllm_ros.training.image_text import ImageTextStage
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.room_source import build_source
@@ -209,6 +210,7 @@ def build_trainer(
     home.mkdir(parents=True, exist_ok=True)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    sharding.is_wanted(recipe)  # refuse before anything is loaded
     state = PartialState(cpu=not torch.cuda.is_available())
     seed_everything(recipe.seed)
     settings = loader_settings(recipe, patch_size_of(recipe))

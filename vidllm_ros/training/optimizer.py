@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vidllm_ros.training.recipe import OptimizerRecipe
+from vidllm_ros.training.sharding import clip_norm, cut, cut_like, local
 
 # Tables and final projections are matrices by shape only: Muon is for hidden linear maps.
 NOT_MUON = ("embed", "lm_head", "position_embeddings", "token", "oracle", "teacher")
@@ -101,7 +103,7 @@ class Optimizer:
         tells the trainer afterwards.
         """
         parameters = [p for p in self.module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        norm = clip_norm(parameters, self.recipe.clip)
         factor = lr_factor(progress, self.recipe)
         if norm.device.type != "cpu" or math.isfinite(float(norm)):
             for part, peak in zip(self.parts, self.peaks, strict=True):
@@ -115,14 +117,22 @@ class Optimizer:
     def state_dict(self) -> list[dict[str, object]]:
         return [part.state_dict() for part in self.parts]
 
-    def load_state_dict(self, states: list[dict[str, object]]) -> None:
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         if len(states) != len(self.parts):
             raise ValueError(
                 f"optimizer: expected the state of {len(self.parts)}, got {len(states)}; "
                 "the checkpoint was made with another optimizer.name"
             )
         for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
+            parameters = [p for group in part.param_groups for p in group["params"]]
+            moments = {
+                index: {
+                    name: value if name == "step" else cut_like(value, parameters[index])
+                    for name, value in kept.items()
+                }
+                for index, kept in state["state"].items()
+            }
+            part.load_state_dict({**state, "state": moments})
 
 
 class WeightAverage:
@@ -148,8 +158,8 @@ class WeightAverage:
         fresh: list[Tensor] = []
         for name, value in module.state_dict().items():
             if value.is_floating_point():
-                averaged.append(self.weights[name])
-                fresh.append(value.detach())
+                averaged.append(local(self.weights[name]))
+                fresh.append(local(value.detach()))
             else:
                 self.weights[name].copy_(value)
         torch._foreach_lerp_(averaged, fresh, 1.0 - decay)
@@ -160,4 +170,5 @@ class WeightAverage:
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.updates = int(state["updates"])  # type: ignore[call-overload]
         weights: dict[str, Tensor] = state["weights"]  # type: ignore[assignment]
-        self.weights = {name: value.clone() for name, value in weights.items()}
+        for name, value in cut(weights, self.weights).items():
+            self.weights[name].copy_(value)

@@ -238,6 +238,9 @@ class Recipe:
             geometry to the network's own; their share rises linearly to `own_geometry_share`.
         checkpoint_minutes: between checkpoints.
         precision: autocast, "no" or "bf16".
+        shard: with several processes, keep only a share of weights, gradients and optimizer in
+            each (FSDP2); `accelerate launch --use_fsdp` does it too.
+        recompute: keep no layer's activations but its input, and compute the rest again.
         threads: of torch on a CPU; 0 leaves its choice.
         init: folder of a saved model or of a run to start from; "" starts from scratch.
     """
@@ -256,6 +259,8 @@ class Recipe:
     checkpoint_minutes: float = 4.0
     log_every: int = 10
     precision: str = "bf16"
+    shard: bool = False
+    recompute: bool = False
     threads: int = 0
     init: str = ""
     geometry_teacher: TeacherRecipe = field(default_factory=TeacherRecipe)

@@ -39,7 +39,8 @@ def model_part(stage: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def run_weights(folder: str | Path) -> dict[str, Tensor]:
     """Last weights of a run's network, on the CPU."""
-    saved = torch.load(Path(folder) / CHECKPOINT, map_location="cpu", weights_only=False)
+    file = Path(folder) / CHECKPOINT  # mapped: processes that read the same file share it
+    saved = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
     return model_part(saved["stage"])
 
 

@@ -14,13 +14,13 @@ import random
 import signal
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -31,9 +31,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
+from vidllm_ros.training import sharding
 from vidllm_ros.training.batch_stream import From, stream_batches
 from vidllm_ros.training.checkpoint import CHECKPOINT, RunState, write_atomically
 from vidllm_ros.training.optimizer import Optimizer, WeightAverage
@@ -45,6 +45,15 @@ from vidllm_ros.training.stage_output import Validator
 
 SMOOTHING = 0.95
 AGREE_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is to be done after a step: look at validation rooms, save, stop."""
+
+    look: bool
+    save: bool
+    stop: bool
 
 
 class NotFiniteError(RuntimeError):
@@ -82,19 +91,10 @@ class Trainer:
         self.recipe = recipe
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.accelerator = Accelerator(
-            mixed_precision=recipe.precision, cpu=not torch.cuda.is_available()
-        )
-        device = self.accelerator.device
-        stage = stage.to(device)
+        self.accelerator = sharding.build_accelerator(recipe)
         self.plain_stage = stage
-        self.stage: nn.Module = stage
-        if self.is_distributed:
-            self.stage = DistributedDataParallel(
-                stage,
-                device_ids=[device] if device.type == "cuda" else None,
-                find_unused_parameters=True,
-            )
+        self.scalars = sharding.scalar_names(stage)
+        self.stage = sharding.distribute(recipe, self.accelerator, stage)
         self.optimizer = Optimizer(stage, recipe.optimizer)
         average = recipe.optimizer.ema
         self.average = WeightAverage(self.model, average) if average else None
@@ -175,21 +175,20 @@ class Trainer:
             self._settle(log, delay=int(is_gpu))
             loss = self.state.smooth.get("loss", math.nan)
             bar.update(task, completed=self.state.step, loss=f"loss {loss:.3f}")
-            finished = time.monotonic()
-            if self._is_validation_due(finished - validated):
+            now = time.monotonic()
+            self.state.seconds += now - waited
+            due = self._agree(now - validated, now - saved, now > until)
+            if due.look:
                 self._settle(log)
                 self._validate(log)
                 validated = time.monotonic()
-            now = time.monotonic()
-            self.state.seconds += now - waited
-            waited = now
-            self.stop_requested |= now > until
-            self._agree()
-            if now - saved > self.recipe.checkpoint_minutes * 60.0:
+            if due.save:
                 self._settle(log)
                 self.save()
                 saved = now
-            if self.stop_requested or self.progress >= 1.0:
+            waited = time.monotonic()
+            self.state.seconds += waited - now
+            if due.stop or self.progress >= 1.0:
                 break
         self._settle(log)
         if self.state.step >= self.recipe.total_steps or self.progress >= 1.0:
@@ -242,36 +241,43 @@ class Trainer:
             if done.step % self.recipe.log_every == 0:
                 log.row(done.place, smooth, terms)
 
-    def _is_validation_due(self, seconds: float) -> bool:
-        wanted = self.recipe.validation
-        if wanted.every_steps and self.state.step % wanted.every_steps == 0:
-            return True
-        return bool(wanted.every_minutes) and seconds > 60.0 * wanted.every_minutes
-
     def _validate(self, log: RunLog) -> None:
         """Let the validator look, in the first process, without touching the run's chances."""
-        if self.validator is None or not self.accelerator.is_main_process:
+        if self.validator is None:
             return
+        with sharding.whole_weights(self.plain_stage):
+            if self.accelerator.is_main_process:
+                self._look(self.validator, log)
+
+    def _look(self, validator: Validator, log: RunLog) -> None:
         before = RandomState.now()
         self.plain_stage.eval()
         try:
-            result = self.validator(self.plain_stage, self.folder, self.state.step)
+            result = validator(self.plain_stage, self.folder, self.state.step)
         finally:
             self.plain_stage.train()
             before.restore()
         place = {**self._place(), "loss": round(self.state.smooth.get("loss", math.nan), 5)}
         log.validated(place, result)
 
-    def _agree(self) -> None:
-        """Let the first process's clock, and anyone's wish to stop, be everyone's."""
-        if not self.is_distributed or self.state.step % AGREE_EVERY:
-            return
-        clock = torch.tensor([self.state.seconds], device=self.accelerator.device)
-        torch.distributed.broadcast(clock, 0)
-        wish = torch.tensor([float(self.stop_requested)], device=self.accelerator.device)
-        torch.distributed.all_reduce(wish, torch.distributed.ReduceOp.MAX)
-        self.state.seconds = self.agreed_seconds = float(clock)
-        self.stop_requested = bool(wish)
+    def _agree(self, since_look_s: float, since_save_s: float, is_late: bool) -> Due:
+        """Say what is due, alike in all processes: the first one's clock, anyone's wish."""
+        wanted = self.recipe.validation
+        by_steps = bool(wanted.every_steps) and self.state.step % wanted.every_steps == 0
+        look = bool(wanted.every_minutes) and since_look_s > 60.0 * wanted.every_minutes
+        save = since_save_s > 60.0 * self.recipe.checkpoint_minutes
+        stop = self.stop_requested or is_late
+        if self.is_distributed:
+            if self.state.step % AGREE_EVERY:
+                return Due(by_steps, False, False)
+            device = self.accelerator.device
+            first = torch.tensor([self.state.seconds, float(look), float(save)], device=device)
+            torch.distributed.broadcast(first, 0)
+            wish = torch.tensor([float(stop)], device=device)
+            torch.distributed.all_reduce(wish, torch.distributed.ReduceOp.MAX)
+            self.state.seconds = self.agreed_seconds = float(first[0])
+            look, save, stop = bool(first[1]), bool(first[2]), bool(wish)
+        return Due(by_steps or look, save, stop)
 
     def _refuse(self, step: int, batch: Any, reason: str) -> None:
         rank = self.accelerator.process_index
@@ -286,29 +292,32 @@ class Trainer:
         self.stop_requested = True
 
     def save(self) -> Path:
-        """Write the checkpoint; only the main process does."""
+        """Write the checkpoint, whole tensors; only the main process does, all must call."""
         path = self.folder / CHECKPOINT
-        if self.accelerator.is_main_process:
-            write_atomically(
-                path,
-                {
-                    "recipe": self.recipe.as_dict(),
-                    "stage": self.plain_stage.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "average": None if self.average is None else self.average.state_dict(),
-                    "state": vars(self.state),
-                    "random": vars(RandomState.now()),
-                },
-            )
+        is_main = self.accelerator.is_main_process
+        weights = {
+            "stage": self.plain_stage.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+        whole = sharding.gather(weights, is_main)
+        if is_main:
+            sharding.restore_scalars(whole["stage"], self.scalars)
+            if whole["average"] is not None:
+                sharding.restore_scalars(whole["average"]["weights"], self.scalars)
+            rest = {"state": vars(self.state), "random": vars(RandomState.now())}
+            write_atomically(path, {"recipe": self.recipe.as_dict(), **whole, **rest})
         return path
 
     def load(self, path: str | Path | None = None) -> bool:
-        """Go on from a checkpoint; return False where there is none."""
+        """Go on from a checkpoint, of a sharded run or not; return False where there is none."""
         file = self.folder / CHECKPOINT if path is None else Path(path)
         if not file.is_file():
             return False
-        saved = torch.load(file, map_location="cpu", weights_only=False)
-        self.plain_stage.load_state_dict(saved["stage"])
+        # Mapped where several processes read it: each takes its share of the same pages.
+        saved = torch.load(file, map_location="cpu", weights_only=False, mmap=self.is_distributed)
+        places = self.plain_stage.state_dict()
+        self.plain_stage.load_state_dict(sharding.cut(saved["stage"], places))
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.average is not None and saved["average"] is not None:
             self.average.load_state_dict(saved["average"])
