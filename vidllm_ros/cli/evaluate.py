@@ -58,7 +58,10 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the published files; docs/evaluation.md.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Folder of a model of this project.")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a model of this project, or of `vidllm concatenate`."),
+    ] = None,
     predictor: Annotated[
         str, typer.Option(help="module:factory of another model, instead of --model.")
     ] = "",
@@ -209,10 +212,30 @@ def open_predictor(
         return load_predictor(predictor), None
     from vidllm_ros.evaluation.predictor_vidllm import VidLLMPredictor
     from vidllm_ros.network.checkpoint import load_vidllm
+    from vidllm_ros.network.concat_manifest import has_manifest
 
+    if has_manifest(model):
+        return open_concatenation(model, device), None
     network: Any = load_vidllm(model)
     network = network.to(device).eval()
     return VidLLMPredictor(network, f"{model.name} {fingerprint(model)}"), network
+
+
+def open_concatenation(folder: Path, device: str) -> Predictor:
+    """Return public models in a row as a predictor, and say what they are and whose.
+
+    Raises:
+        LoadingError: they cannot be loaded.
+    """
+    from vidllm_ros.evaluation.predictor_concatenation import ConcatenationPredictor
+    from vidllm_ros.network.concat_manifest import read_manifest
+    from vidllm_ros.streaming.loading import load_backend
+
+    loaded = load_backend(read_manifest(folder).backend, folder, device)
+    backend: Any = loaded.backend
+    for line in (str(loaded), *loaded.notes):
+        note(line)
+    return ConcatenationPredictor(backend, folder)
 
 
 def fingerprint(model: Path) -> str:

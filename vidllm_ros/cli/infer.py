@@ -57,7 +57,10 @@ def infer(
     if pictures is not None:
         check_folder_target("--pictures", pictures)
     film = read_film(source, frames, topic)
-    network = load_backend(backend, model or BUNDLED_MODEL, device).backend
+    loaded = load_backend(backend, model or BUNDLED_MODEL, device)
+    for line in loaded.notes:
+        note(line)
+    network = loaded.backend
     begin = time.perf_counter()
     scene = network.reconstruct(film)
     timings_s = {"reconstruct": time.perf_counter() - begin}

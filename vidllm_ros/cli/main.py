@@ -42,6 +42,9 @@ SUB_COMMANDS = {
     "convert": SubCommand(
         "convert", "Fill the paper-size network with public weights; says what stays untrained."
     ),
+    "concatenate": SubCommand(
+        "concatenate", "Join public models, as they are, into a backend for the node."
+    ),
     "train": SubCommand("train", "Train the network from a YAML file of settings."),
     "ablate": SubCommand("ablate", "Train and measure the paper's ablations in miniature."),
     "curves": SubCommand("curves", "Draw a run's losses and metrics against samples seen."),

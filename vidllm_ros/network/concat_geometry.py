@@ -21,7 +21,7 @@ from vidllm_ros.network.aggregator import Aggregator
 from vidllm_ros.network.camera_head import CameraHead, decode_pose
 from vidllm_ros.network.concat_parts import put_places, read_places
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.convert import convert_vggt
+from vidllm_ros.network.convert import KeyReport, convert_vggt
 from vidllm_ros.network.convert_files import TensorFiles
 from vidllm_ros.network.convert_sizes import vggt_sizes
 from vidllm_ros.network.dense_head import DPTHead, build_depth_head, build_point_head
@@ -142,12 +142,7 @@ def load_vggt_geometry(
         FileNotFoundError: there are no weights.
         ValueError: they are not VGGT's, or not whole.
     """
-    files = TensorFiles(path)
-    try:
-        config = VidLLMConfig(**vggt_sizes({n: t.shape for n, t in files.tensors.items()}))
-        _, report = convert_vggt(files.meta(), config)
-    except ValueError as error:
-        raise ValueError(f"geometry: expected a checkpoint of VGGT in {path}: {error}") from error
+    files, config, report = look_at_vggt(path)
     with torch.device("meta"):
         model = VggtGeometry(config)
     places = read_places(
@@ -158,6 +153,26 @@ def load_vggt_geometry(
     )
     put_places(model, places, "geometry", path)
     return model.eval().requires_grad_(False)
+
+
+def look_at_vggt(path: Path) -> tuple[TensorFiles, VidLLMConfig, KeyReport]:
+    """Return a checkpoint's files, its sizes and where its tensors go, without reading them.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_vggt_geometry`.
+    """
+    files = TensorFiles(path)
+    try:
+        config = VidLLMConfig(**vggt_sizes({n: t.shape for n, t in files.tensors.items()}))
+        _, report = convert_vggt(files.meta(), config)
+    except ValueError as error:
+        raise ValueError(f"geometry: expected a checkpoint of VGGT in {path}: {error}") from error
+    if report.missing:
+        raise ValueError(
+            f"geometry: expected all tensors of VGGT in {path}, got none for {report.missing[0]} "
+            f"and {len(report.missing) - 1} more; is the checkpoint whole?"
+        )
+    return files, config, report
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,43 @@ def load_llava3d(
         FileNotFoundError: there are no weights.
         ValueError: the checkpoint is not LLaVA-3D's, or not whole.
     """
+    plan = look_at_llava3d(path, clip, tokenizer)
+    places: dict[str, Tensor] = {}
+    for source, used in plan.used:
+        places |= read_places(source.files, used, device, lambda name: dtype)
+    filled = {name: plan.rows.filled(name, value) for name, value in places.items()}
+    put_places(plan.model, filled, "language", path)
+    plan.model.to(device)  # the buffers
+    plan.model.cut_tower(plan.layer)
+    plan.model.language.attach_tokenizer(plan.rows.spoken.tokenizer)
+    return plan.model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class LlavaPlan:
+    """A network without memory, and what fills it.
+
+    Attributes:
+        model: on the meta device but for its buffers.
+        used: each source with its tensors and their places.
+        rows: of the word tables.
+        layer: hidden state of the tower that is read.
+    """
+
+    model: Llava3D
+    used: list[tuple[Source, tuple[UsedKey, ...]]]
+    rows: _WordRows
+    layer: int
+
+
+def look_at_llava3d(
+    path: Path, clip: Path | None = None, tokenizer: Path | None = None
+) -> LlavaPlan:
+    """Decide where everything goes, without reading a tensor; arguments of `load_llava3d`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_llava3d`.
+    """
     source = open_source(OPTION, Located(path, str(path), ""))
     if not speaks(source):
         raise ValueError(
@@ -67,22 +104,25 @@ def load_llava3d(
         )
     has_tower = words.has_tower(source.shapes, only_inside=True)
     tower_source = source if has_tower else _clip(clip, source)
-    tower = words.tower_config(tower_source.shapes, tower_source.config)
     spoken = choose_words({OPTION: source}, OPTION, tokenizer)
-    config = VidLLMConfig(language=spoken.fields, prompt_template="vicuna")
+    tower = words.tower_config(tower_source.shapes, tower_source.config)
     with init_empty_weights():  # buffers are real: no checkpoint holds them
-        model = Llava3D(tower, config)
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        model = Llava3D(tower, VidLLMConfig(language=spoken.fields, prompt_template="vicuna"))
     rows = _WordRows(spoken, word_tables(spoken.fields)[1])
-    places = read_places(source.files, _used(source, shapes, rows), device, lambda name: dtype)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    used = [(source, _used(source, shapes, rows))]
     if tower_source is not source:
-        given = tower_source.files
-        places |= read_places(given, _used(tower_source, shapes, rows), device, lambda name: dtype)
-    put_places(model, {n: rows.filled(n, t) for n, t in places.items()}, "language", path)
-    model.to(device)  # the buffers
-    model.cut_tower(int((source.config or {}).get("mm_vision_select_layer", DEFAULT_LAYER)))
-    model.language.attach_tokenizer(spoken.tokenizer)
-    return model.eval().requires_grad_(False)
+        used.append((tower_source, _used(tower_source, shapes, rows)))
+    given = {target.name for _, keys in used for key in keys for target in key.targets}
+    tied = spoken.fields.get("tie_word_embeddings", False)
+    lacking = [n for n in shapes if n not in given and not (tied and rows.is_table(n))]
+    if lacking:
+        raise ValueError(
+            f"language: expected all tensors of LLaVA-3D in {path}, got none for {lacking[0]} and "
+            f"{len(lacking) - 1} more; is the checkpoint whole?"
+        )
+    layer = int((source.config or {}).get("mm_vision_select_layer", DEFAULT_LAYER))
+    return LlavaPlan(model, used, rows, layer)
 
 
 @dataclass(frozen=True)

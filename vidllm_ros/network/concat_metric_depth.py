@@ -120,6 +120,25 @@ def load_metric_depth(path: Path, device: torch.device | str = "cpu") -> MetricD
     Raises:
         ValueError: it is none, or says relative depth only.
     """
+    kind = look_at_metric_depth(path)
+    try:
+        model = AutoModelForDepthEstimation.from_pretrained(
+            path, local_files_only=True, dtype=torch.float32
+        )
+        processor = None
+        if kind != "depth_pro":
+            processor = AutoImageProcessor.from_pretrained(path, local_files_only=True)
+    except (OSError, RuntimeError, ImportError, KeyError) as error:
+        raise _not_depth(path, error) from error
+    return MetricDepthModel(model.to(device).eval().requires_grad_(False), processor)
+
+
+def look_at_metric_depth(path: Path) -> str:
+    """Return which model a folder holds, without reading weights.
+
+    Raises:
+        ValueError: as `load_metric_depth`.
+    """
     if not (path / "config.json").is_file():
         raise ValueError(
             f"metric_depth: expected a folder with config.json, got {path}; give the whole folder "
@@ -127,20 +146,17 @@ def load_metric_depth(path: Path, device: torch.device | str = "cpu") -> MetricD
         )
     try:
         config: Any = AutoConfig.from_pretrained(path, local_files_only=True)
-        _require_metres(config, path)
-        model = AutoModelForDepthEstimation.from_pretrained(
-            path, local_files_only=True, dtype=torch.float32
-        )
-        processor = None
-        if config.model_type != "depth_pro":
-            processor = AutoImageProcessor.from_pretrained(path, local_files_only=True)
-    except (OSError, RuntimeError, ImportError, KeyError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"metric_depth: expected a depth-estimation model of transformers in {path}, got: "
-            f"{first}"
-        ) from error
-    return MetricDepthModel(model.to(device).eval().requires_grad_(False), processor)
+    except (OSError, KeyError) as error:
+        raise _not_depth(path, error) from error
+    _require_metres(config, path)
+    return str(config.model_type)
+
+
+def _not_depth(path: Path, error: Exception) -> ValueError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return ValueError(
+        f"metric_depth: expected a depth-estimation model of transformers in {path}, got: {first}"
+    )
 
 
 def _require_metres(config: Any, path: Path) -> None:

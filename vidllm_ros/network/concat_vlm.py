@@ -17,7 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+)
 
 from vidllm_ros import prompts
 from vidllm_ros.geometry.camera import unproject
@@ -209,20 +214,42 @@ def load_vlm(
     Raises:
         ValueError: it is none, its processor cannot be made, or it has no chat template.
     """
+    processor = look_at_vlm(path)
     try:
-        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-        model = AutoModelForImageTextToText.from_pretrained(
+        vlm: Any = AutoModelForImageTextToText.from_pretrained(
             path, local_files_only=True, dtype=dtype
         )
     except (OSError, RuntimeError, ImportError, KeyError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"language: expected a vision-language model of transformers in {path}, got: {first}"
-        ) from error
+        raise _not_vlm(path, error) from error
+    return VlmTalker(vlm.to(device).eval().requires_grad_(False), processor, frames)
+
+
+def look_at_vlm(path: Path) -> Any:
+    """Return a model's processor, without reading weights.
+
+    Raises:
+        ValueError: as `load_vlm`.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
+    except (OSError, RuntimeError, ImportError, KeyError, ValueError) as error:
+        raise _not_vlm(path, error) from error
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        kind = f"a {config.model_type!r}, which takes no images with its words"
+        raise _not_vlm(path, ValueError(kind))
     if not getattr(processor, "chat_template", None):
         raise ValueError(
             f"language: expected a chat template beside {path}, got none; take a model that was "
             "trained to chat, or put its chat_template.jinja there"
         )
-    vlm: Any = model
-    return VlmTalker(vlm.to(device).eval().requires_grad_(False), processor, frames)
+    return processor
+
+
+def _not_vlm(path: Path, error: Exception) -> ValueError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "torchvision" in str(error).lower():
+        first = "its processor needs the package torchvision (pip install torchvision)"
+    return ValueError(
+        f"language: expected a vision-language model of transformers in {path}, got: {first}"
+    )
