@@ -3,7 +3,9 @@
 
 A camera walks through rendered rooms; the session sees it frame by frame, as the node would. The
 same windows are also chained by one frame each, the plain twin of the registration. Two sources:
-the network, and the truth spoiled by stated errors, which measures streaming/ alone.
+the network, and the truth spoiled by stated errors, which measures streaming/ alone. With
+`--keyframe-motion 0` windows are of neighbouring frames; `--calibrated` lets the session know the
+lens, as a camera_info does; `--camera-width` renders a camera that sees more than the network.
 Next: walk_measures.py for what is counted, walk_picture.py for the picture.
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +43,21 @@ class Source(str, Enum):
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """How the camera sees, and how windows are chosen.
+
+    Attributes:
+        camera_width: of its images, px.
+        calibrated: the session knows its intrinsics.
+        keyframe_motion: of `WindowSettings`; None takes the default.
+    """
+
+    camera_width: int = 112
+    calibrated: bool = False
+    keyframe_motion: float | None = None
+
+
+@dataclass(frozen=True)
 class WalkRun:
     """One walk through one room, with what came of it.
 
@@ -53,6 +70,7 @@ class WalkRun:
         ids: who was who.
         map_error_m: median distance of map points from the true surface.
         map_points: in the map at the end.
+        keyframes: frames that were kept.
         waited_s: time that the session took.
     """
 
@@ -64,6 +82,7 @@ class WalkRun:
     ids: IdentityScore
     map_error_m: float
     map_points: int
+    keyframes: int
     waited_s: float
 
 
@@ -73,6 +92,14 @@ def walk(
     source: Annotated[Source, typer.Option(help="the network, or the truth spoiled")] = (
         Source.SPOILED
     ),
+    camera_width: Annotated[
+        int, typer.Option(min=28, help="width of the camera's images, px; height is 3/4 of it")
+    ] = 112,
+    calibrated: Annotated[bool, typer.Option(help="the session knows the intrinsics")] = False,
+    keyframe_motion: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="of keyframes; the session's default"),
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="folder of weights; the bundled ones")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto")] = "auto",
     out: Annotated[Path | None, typer.Option(help="report, .json")] = None,
@@ -86,8 +113,9 @@ def walk(
             check_file_target(option, path, suffix)
     seeds = room or [FIRST_ROOM + 3]
     runs = []
+    conditions = Conditions(camera_width, calibrated, keyframe_motion)
     for seed in seeds:
-        run = run_walk(seed, frames, source, model, device)
+        run = run_walk(seed, frames, source, model, device, conditions)
         runs.append(run)
         entry = entry_of(run)
         note(
@@ -98,7 +126,7 @@ def walk(
             f"({entry['chained']['percent_of_path']:.1f} %), "
             f"{run.ids.switches} id switches over {run.ids.objects} objects"
         )
-    report = report_of(runs, source)
+    report = report_of(runs, source, conditions)
     if out is not None:
         write_json(out, report)
     if picture is not None:
@@ -113,21 +141,29 @@ def walk(
     )
 
 
-def run_walk(seed: int, frames: int, source: Source, model: Path | None, device: str) -> WalkRun:
+def run_walk(
+    seed: int,
+    frames: int,
+    source: Source,
+    model: Path | None,
+    device: str,
+    conditions: Conditions,
+) -> WalkRun:
     """Render a walk and lead a session along it."""
     from vidllm_ros.cli.spoiled_truth import SpoiledTruth
     from vidllm_ros.data import synthrooms
 
-    sample = synthrooms.make_scene(seed, frames=frames)
+    width = conditions.camera_width
+    sample = synthrooms.make_scene(seed, frames=frames, height=width * 3 // 4, width=width)
     backend: Backend
     if source is Source.SPOILED:
         backend = SpoiledTruth(sample, seed=seed)
     else:
         backend = load_backend(BackendName.VIDLLM, model or BUNDLED_MODEL, device).backend
-    return lead(sample, backend)
+    return lead(sample, backend, conditions)
 
 
-def lead(sample: SceneSample, backend: Backend) -> WalkRun:
+def lead(sample: SceneSample, backend: Backend, conditions: Conditions | None = None) -> WalkRun:
     """Show a walk to a session frame by frame and measure what it says."""
     import numpy as np
 
@@ -139,15 +175,23 @@ def lead(sample: SceneSample, backend: Backend) -> WalkRun:
         trajectory_of,
     )
     from vidllm_ros.geometry.transforms import invert_transform
-    from vidllm_ros.streaming.session import Session
+    from vidllm_ros.streaming.session import Session, SessionSettings
+    from vidllm_ros.streaming.window import WindowSettings
 
-    session, ids = Session(backend), IdentityScore()
+    conditions = conditions or Conditions()
+    window = WindowSettings()
+    if conditions.keyframe_motion is not None:
+        window = replace(window, keyframe_motion=conditions.keyframe_motion)
+    session, ids = Session(backend, SessionSettings(window=window)), IdentityScore()
     results: list[WindowResult] = []
     place_of = {stamp: i for i, stamp in enumerate(sample.frames.stamps_ns)}
     begin = time.perf_counter()
     for i in range(len(sample)):
         added = session.add_frame(
-            sample.frames.stamps_ns[i], sample.frames.images[i], sample.frames.frame_id
+            sample.frames.stamps_ns[i],
+            sample.frames.images[i],
+            sample.frames.frame_id,
+            sample.K[i] if conditions.calibrated else None,
         )
         is_last = i == len(sample) - 1
         result = session.process_next(partial=True) if added.is_ready or is_last else None
@@ -173,6 +217,7 @@ def lead(sample: SceneSample, backend: Backend) -> WalkRun:
         ids=ids,
         map_error_m=map_error_m(points[chosen], T_room_map, true_surface(sample)),
         map_points=len(points),
+        keyframes=session.counts.kept,
         waited_s=waited_s,
     )
 
@@ -207,6 +252,7 @@ def entry_of(run: WalkRun) -> dict[str, Any]:
     return {
         "room": run.sample.scene_id,
         "frames": len(run.truth),
+        "keyframes": run.keyframes,
         "windows": len(run.results),
         "worlds": len({result.world_index for result in run.results}),
         "registered": asdict(measure_drift(run.poses, run.truth)),
@@ -222,7 +268,9 @@ def entry_of(run: WalkRun) -> dict[str, Any]:
     }
 
 
-def report_of(runs: Sequence[WalkRun], source: Source) -> dict[str, Any]:
+def report_of(
+    runs: Sequence[WalkRun], source: Source, conditions: Conditions | None = None
+) -> dict[str, Any]:
     """Return means over the rooms, and each room's numbers."""
     import numpy as np
 
@@ -237,6 +285,7 @@ def report_of(runs: Sequence[WalkRun], source: Source) -> dict[str, Any]:
 
     return {
         "source": source.value,
+        **asdict(conditions or Conditions()),
         "spoiling": asdict(Spoiling()) if source is Source.SPOILED else None,
         "error_m": mean("registered", "error_m"),
         "chained_error_m": mean("chained", "error_m"),

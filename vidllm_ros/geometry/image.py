@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidllm_ros.geometry.camera import crop_K, scale_K
-from vidllm_ros.structures import Frames
+from vidllm_ros.structures import Corners, Frames
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,13 @@ def resize_K(
     return crop_K(scaled, plan.left, plan.top)
 
 
+def _resize_corners(seen: Corners, height: int, width: int, plan: ResizePlan) -> Corners:
+    A = resize_K(np.eye(3), height, width, plan)
+    return Corners(seen.ids, seen.uv * A[[0, 1], [0, 1]] + A[:2, 2])
+
+
 def resize_frames(frames: Frames, image_size: int, patch_size: int, mode: str) -> Frames:
-    """Resize and crop frames to the network's size and adjust their K.
+    """Resize and crop frames to the network's size and adjust their K and corners.
 
     Raises:
         ValueError: the images are too small, see `plan_resize`.
@@ -118,4 +123,7 @@ def resize_frames(frames: Frames, image_size: int, patch_size: int, mode: str) -
         stamps_ns=frames.stamps_ns,
         frame_id=frames.frame_id,
         K=None if frames.K is None else resize_K(frames.K, height, width, plan),
+        corners=None
+        if frames.corners is None
+        else tuple(_resize_corners(seen, height, width, plan) for seen in frames.corners),
     )

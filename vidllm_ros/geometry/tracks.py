@@ -3,7 +3,7 @@
 
 Corners are found where none is followed yet (Shi-Tomasi) and followed by pyramidal Lucas-Kanade;
 a point that does not come back to where it was, followed backwards, ends its track there.
-Source: OpenCV's implementations of both. Next: pose_chain.py.
+Source: OpenCV's implementations of both. Next: corner_follower.py, the same over a stream.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def track_points(
     for number, now in enumerate(gray):
         if live:
             here = np.array([track[-1] for track in live])
-            there, good = _follow(gray[number - 1], now, here, levels, max_return_px)
+            there, good = follow(gray[number - 1], now, here, levels, max_return_px)
             for track, uv, is_good in zip(live, there, good, strict=True):
                 if is_good:
                     track.append(uv)
@@ -106,7 +106,8 @@ def track_points(
                     ended.take(track, number - 1)
             live = [track for track, is_good in zip(live, good, strict=True) if is_good]
         if number + 1 < len(gray) and len(live) < max_points:
-            for corner in _corners(now, live, max_points, apart)[: max_points - len(live)]:
+            here = np.array([track[-1] for track in live]).reshape(-1, 2)
+            for corner in find_corners(now, here, max_points, apart)[: max_points - len(live)]:
                 live.append([corner])
     for track in live:
         ended.take(track, len(gray) - 1)
@@ -120,7 +121,7 @@ def track_points(
     )
 
 
-def _follow(
+def follow(
     before: NDArray[np.uint8],
     now: NDArray[np.uint8],
     here: NDArray[np.float32],
@@ -143,16 +144,27 @@ def _follow(
     return there, good
 
 
-def _corners(
-    image: NDArray[np.uint8],
-    live: list[list[NDArray[np.float32]]],
-    count: int,
-    apart: int,
+def refind(
+    before: NDArray[np.uint8],
+    now: NDArray[np.uint8],
+    here: NDArray[np.float32],
+    guess: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Find points of an image in a later one from a guess, (n, 2) px, and which were found."""
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        before, now, here[:, None], guess[:, None].copy(), maxLevel=0,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **FOLLOW,
+    )  # type: ignore[call-overload]  # fmt: skip
+    return there[:, 0], found[:, 0] > 0
+
+
+def find_corners(
+    image: NDArray[np.uint8], followed: NDArray[np.float32], count: int, apart: int
 ) -> NDArray[np.float32]:
-    """Return corners away from the points already followed, best first, (n, 2), px."""
+    """Return corners at least `apart` px away from those already followed, best first, (n, 2)."""
     free = np.full(image.shape, 255, np.uint8)
-    for track in live:
-        cv2.circle(free, (int(track[-1][0]), int(track[-1][1])), apart, 0, -1)
+    for u, v in followed.astype(int):
+        cv2.circle(free, (int(u), int(v)), apart, 0, -1)
     corners = cv2.goodFeaturesToTrack(image, count, 0.005, apart, mask=free, blockSize=5)
     if corners is None:
         return np.zeros((0, 2), np.float32)

@@ -2,9 +2,10 @@
 """Let the images themselves correct the poses the network predicts.
 
 The camera head says roughly where each frame was taken; followed corners, lifted by the network's
-metric depth, say it to a fraction of a degree. VGGT's authors offer bundle adjustment after their
-network in the same place. Switched by `config.pose_refinement`; where the camera is calibrated,
-its intrinsics are used. Source: ours (docs/deviations.md). Next: patches3d.py.
+metric depth, say it to a fraction of a degree, all the better where the camera's own images were
+followed on the way (geometry/corner_follower.py). VGGT's authors offer bundle adjustment after
+their network in the same place. Switched by `config.pose_refinement`; where the camera is
+calibrated, its intrinsics are used. Source: ours (docs/deviations.md). Next: patches3d.py.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from vidllm_ros.geometry.bundle_adjustment import Adjusted, adjust
+from vidllm_ros.geometry.corner_follower import tracks_of
 from vidllm_ros.geometry.pose_chain import MIN_SHARED, chain_poses, depth_at
-from vidllm_ros.geometry.tracks import track_points
+from vidllm_ros.geometry.tracks import Tracks, track_points
 from vidllm_ros.network.metric_geometry import MetricGeometry
+from vidllm_ros.structures import Corners
 
 MIN_OBSERVATIONS = 40
 MAX_MEDIAN_PX = 2.0
@@ -31,6 +34,7 @@ def refine_poses(
     images: NDArray[np.uint8],
     K: NDArray[np.float64] | None,
     stamps_ns: Sequence[Sequence[int]],
+    corners: Sequence[Sequence[Corners] | None] | None = None,
 ) -> MetricGeometry:
     """Correct poses, intrinsics and each frame's depth scale by followed points.
 
@@ -42,6 +46,8 @@ def refine_poses(
         K: of a calibrated camera, (B, S, 3, 3), px; None keeps the network's, its median over
             the window.
         stamps_ns: of each window's frames.
+        corners: of each window's frames, followed through the film they were chosen from; where
+            there are none, or too few, corners are followed from frame to frame here.
 
     Raises:
         ValueError: not every frame of the window is dense.
@@ -61,7 +67,8 @@ def refine_poses(
         middle = float(np.median(depth[b][valid[b]])) if valid[b].any() else 1.0
         filled = np.where(valid[b], depth[b], middle).astype(np.float32)
         seconds = (np.asarray(stamps_ns[b], np.int64) - stamps_ns[b][0]) / 1e9
-        found = _refine_window(images[b], filled, lens[b], poses[b], seconds)
+        tracks = _tracks(images[b], None if corners is None else corners[b])
+        found = _refine_window(tracks, filled, lens[b], poses[b], seconds)
         if found is not None:
             poses[b], factor = found
             depth[b] *= factor[:, None, None]
@@ -74,15 +81,22 @@ def refine_poses(
     )
 
 
+def _tracks(images: NDArray[np.uint8], corners: Sequence[Corners] | None) -> Tracks:
+    if corners is not None:
+        tracks = tracks_of(corners, images.shape[1:3])
+        if len(tracks) >= MIN_OBSERVATIONS:
+            return tracks
+    return track_points(images)
+
+
 def _refine_window(
-    images: NDArray[np.uint8],
+    tracks: Tracks,
     depth: NDArray[np.float32],
     K: NDArray[np.float64],
     T_world_camera: NDArray[np.float64],
     stamps_s: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]] | None:
     """T_world_camera (S, 4, 4) and factors of the depth (S,); None where nothing holds."""
-    tracks = track_points(images)
     if len(tracks) < MIN_OBSERVATIONS:
         return None
     known = depth_at(tracks, depth)
@@ -96,7 +110,7 @@ def _refine_window(
     is_sound = np.isfinite(result.T_camera_world).all()
     if not is_sound or np.median(result.residual_px) > MAX_MEDIAN_PX:
         return None
-    factors = depth_factors(result, tracks.frame, known, len(images))
+    factors = depth_factors(result, tracks.frame, known, len(depth))
     return np.asarray(np.linalg.inv(result.T_camera_world), np.float64), factors
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vidllm_ros.streaming.backend import Backend, ThriftyBackend
 from vidllm_ros.streaming.memory_steps import (
+    FULL,
+    MemoryStep,
     MemorySteps,
     free_memory,
     is_out_of_memory,
@@ -27,10 +28,10 @@ from vidllm_ros.structures import Answer, Frames, GroundedBox, Reconstruction, S
 class NetworkRunner:
     """A backend, what it can do to save memory, and how small windows must be now."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, first: MemoryStep = FULL) -> None:
         self._backend = backend
         self._thrifty = backend if isinstance(backend, ThriftyBackend) else None
-        self._steps = MemorySteps()
+        self._steps = MemorySteps(first)
         self._is_forgetting = False
 
     @property
@@ -40,14 +41,7 @@ class NetworkRunner:
         if thrifty is None:
             return None
 
-        def make_small(
-            rgb: NDArray[np.uint8], K: NDArray[np.float64] | None
-        ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None]:
-            intrinsics = None if K is None else np.asarray(K, float)[None]
-            small = thrifty.prepare(Frames(rgb[None], (0,), K=intrinsics))
-            return small.images[0], None if small.K is None else small.K[0]
-
-        return make_small
+        return thrifty.prepare
 
     def forget_soon(self) -> None:
         """Have the next window begin with nothing remembered of frames; any thread."""

@@ -4,8 +4,9 @@
 The same frames in the same order make the same windows due, however fast they come. Where the
 network is slower than the camera, which of them are computed depends on its speed: a window then
 keeps some frames of the one taken before it and spreads the rest over what came since, so that
-windows can always be joined. Where the camera stands still, windows
-go on at the same pace: the views kept so far and the newest frame, which is shown but not kept.
+windows can always be joined. Frames are kept by motion: neighbours a centimetre apart say nothing
+of distance. Where the camera stands still or creeps, windows go on at the same pace: the keyframes
+so far and the newest frame, which is shown but not kept. Corners are followed through all of them.
 Next: registration.py joins them.
 """
 
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vidllm_ros.geometry.corner_follower import CornerFollower
 from vidllm_ros.streaming.window_types import (
     Added,
     Arrival,
@@ -25,7 +27,7 @@ from vidllm_ros.streaming.window_types import (
     Window,
     WindowSettings,
 )
-from vidllm_ros.structures import Frames
+from vidllm_ros.structures import Corners, Frames
 
 __all__ = ["Added", "Arrival", "FrameCounts", "FrameWindow", "Window", "WindowSettings"]
 
@@ -34,8 +36,8 @@ _THUMBNAIL = (32, 24)
 
 Image = NDArray[np.uint8]
 Intrinsics = NDArray[np.float64] | None
-Prepare = Callable[[Image, Intrinsics], tuple[Image, Intrinsics]]
-"""Bring an image and its K to the size the network wants; ValueError where that cannot be."""
+Prepare = Callable[[Frames], Frames]
+"""Bring a frame to the size the network wants; ValueError where that cannot be."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class _Kept:
     stamp_ns: int
     rgb: Image
     K: Intrinsics
+    corners: Corners | None
 
 
 @dataclass
@@ -72,13 +75,14 @@ class FrameWindow:
         self._anchors: list[_Kept] = []
         self._settled_anchors: list[_Kept] = []
         self._pending: tuple[tuple[_Kept, ...], _Kept | None] | None = None
-        self._since = 0  # frames kept or still since the last window became due
+        self._since = 0  # frames kept or passing since the last window became due
         self._unshown = 0  # of them, those that no partial window has shown either
         self._has_emitted = False
         self._last_stamp_ns: int | None = None
         self._is_gap_expected = False
-        self._used_stamp_ns = 0  # of the last frame that was kept or still
-        self._still: _Kept | None = None  # the newest frame, where it shows the last kept view
+        self._used_stamp_ns = 0  # of the last frame that was kept or passing
+        self._passing: _Kept | None = None  # the newest frame, where it is no keyframe
+        self._follower = CornerFollower()
         self._thumbnail: NDArray[np.float32] | None = None
 
     def restart(self) -> None:
@@ -118,24 +122,30 @@ class FrameWindow:
         if self._is_too_soon(stamp_ns):
             self.counts.passed_over += 1
             return Added(Arrival.PASSED_OVER)
+        self._follower.add(rgb)
+        thumbnail = _thumbnail(rgb)
+        arrival = self._judge(stamp_ns, thumbnail)
+        if arrival is Arrival.KEPT:
+            self._follower.mark()
         try:
-            small, K = (rgb, K) if self.prepare is None else self.prepare(rgb, K)
+            frame = self._made_small(stamp_ns, rgb, K)
         except ValueError as error:
             self.counts.dropped += 1
             return Added(Arrival.UNUSABLE, restarted=restarted, problem=str(error))
         self._used_stamp_ns = stamp_ns
         self._since += 1
         self._unshown += 1
-        frame = _Kept(stamp_ns, small, K)
-        if self._is_still(small):
-            self._still = frame
-            self.counts.still += 1
-            return Added(Arrival.STILL, self._emit_if_due(), restarted)
-        self._still = None
-        self._kept.append(frame)
-        self.counts.kept += 1
-        self._trim()
-        return Added(Arrival.KEPT, self._emit_if_due(), restarted)
+        if arrival is Arrival.KEPT:
+            self.counts.kept += 1
+            self._thumbnail = thumbnail
+            self._passing = None
+            self._kept.append(frame)
+            self._trim()
+        else:
+            self.counts.still += arrival is Arrival.STILL
+            self.counts.between += arrival is Arrival.BETWEEN
+            self._passing = frame
+        return Added(arrival, self._emit_if_due(), restarted)
 
     @property
     def kept_count(self) -> int:
@@ -145,8 +155,8 @@ class FrameWindow:
     @property
     def held_count(self) -> int:
         """Frames in memory, those that join windows included."""
-        still = [] if self._still is None else [self._still]
-        return len({id(frame) for frame in (*self._kept, *self._anchors, *still)})
+        passing = [] if self._passing is None else [self._passing]
+        return len({id(frame) for frame in (*self._kept, *self._anchors, *passing)})
 
     def take(self, partial: bool = False) -> Window | None:
         """Return the newest window that is ready and has not been taken, or None.
@@ -159,20 +169,22 @@ class FrameWindow:
             self._emit()
         if self._pending is None:
             return None
-        kept, still = self._pending
+        kept, passing = self._pending
         self._pending = None
-        is_still = still is not None and bool(self._anchors) and kept[-1] is self._anchors[-1]
-        frames = self._compose(kept, self.settings.size - (still is not None))
+        is_still = passing is not None and bool(self._anchors) and kept[-1] is self._anchors[-1]
+        frames = self._compose(kept, self.settings.size - (passing is not None))
         self._anchors = list(frames[-max(self.settings.min_shared, 1) :])
-        if still is not None:
-            frames = [*frames, still]
+        if passing is not None:
+            frames = [*frames, passing]
         has_K = all(frame.K is not None for frame in frames)
+        corners = tuple(frame.corners for frame in frames if frame.corners is not None)
         return Window(
             Frames(
                 images=np.stack([frame.rgb for frame in frames]),
                 stamps_ns=tuple(frame.stamp_ns for frame in frames),
                 frame_id=self._frame_id,
                 K=np.stack([np.asarray(frame.K, float) for frame in frames]) if has_K else None,
+                corners=corners if len(corners) == len(frames) else None,
             ),
             self.world,
             self._ready_count - 1,
@@ -208,17 +220,31 @@ class FrameWindow:
         gap_s = (stamp_ns - self._used_stamp_ns) * 1e-9
         return bool(self._kept) and gap_s < _GAP_SLACK * self.settings.min_gap_s
 
-    def _is_still(self, rgb: Image) -> bool:
-        """Say whether a frame shows the view kept last; remember its view where it does not."""
-        if self.settings.min_motion == 0 or self.settings.size == 1:
-            return False
-        thumbnail = _thumbnail(rgb)
-        if self._kept and self._thumbnail is not None:
-            change = float(np.abs(thumbnail - self._thumbnail).mean())
-            if change < self.settings.min_motion:
-                return True
-        self._thumbnail = thumbnail
-        return False
+    def _made_small(self, stamp_ns: int, rgb: Image, K: Intrinsics) -> _Kept:
+        intrinsics = None if K is None else np.asarray(K, float)[None]
+        corners = (self._follower.corners,)
+        frames = Frames(rgb[None], (stamp_ns,), self._frame_id, intrinsics, corners)
+        if self.prepare is not None:
+            frames = self.prepare(frames)
+        return _Kept(
+            stamp_ns,
+            frames.images[0],
+            None if frames.K is None else frames.K[0],
+            None if frames.corners is None else frames.corners[0],
+        )
+
+    def _judge(self, stamp_ns: int, thumbnail: NDArray[np.float32]) -> Arrival:
+        """Say whether a frame that the follower has seen is a keyframe."""
+        settings = self.settings
+        if not self._kept or self._thumbnail is None or settings.size == 1:
+            return Arrival.KEPT
+        if float(np.abs(thumbnail - self._thumbnail).mean()) < settings.min_motion:
+            return Arrival.STILL
+        gap_s = (stamp_ns - self._kept[-1].stamp_ns) * 1e-9
+        moved = self._follower.motion()
+        if moved < settings.keyframe_motion and gap_s < settings.keyframe_gap_s:
+            return Arrival.BETWEEN
+        return Arrival.KEPT
 
     def _emit_if_due(self) -> bool:
         settings = self.settings
@@ -232,7 +258,7 @@ class FrameWindow:
     def _emit(self) -> None:
         if self._pending is not None:
             self.counts.skipped_windows += 1
-        self._pending = tuple(self._kept), self._still
+        self._pending = tuple(self._kept), self._passing
         self._unshown = 0
         self._ready_count += 1
 
