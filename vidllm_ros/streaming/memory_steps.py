@@ -38,8 +38,9 @@ class MemoryStep:
     shrink: float
 
 
+FULL = MemoryStep(1.0, 1.0)
 STEPS = (
-    MemoryStep(1.0, 1.0),
+    FULL,
     MemoryStep(0.75, 1.0),
     MemoryStep(0.5, 1.0),
     MemoryStep(0.25, 1.0),
@@ -49,9 +50,16 @@ STEPS = (
 
 
 class MemorySteps:
-    """Where on the steps the session stands; used by the network's thread alone."""
+    """Where on the steps the session stands; used by the network's thread alone.
 
-    def __init__(self) -> None:
+    Args:
+        first: where it begins and what it never exceeds: what was chosen when the network was
+            loaded (memory_probe.py).
+    """
+
+    def __init__(self, first: MemoryStep = FULL) -> None:
+        below = (s for s in STEPS if s != first and _is_within(s, first))
+        self._steps = (first, *below)
         self._index = 0
         self._patience = _PATIENCE
         self._done = 0
@@ -59,11 +67,11 @@ class MemorySteps:
 
     @property
     def step(self) -> MemoryStep:
-        return STEPS[self._index]
+        return self._steps[self._index]
 
     @property
     def index(self) -> int:
-        """0 is the full size."""
+        """0 is the size to begin with."""
         return self._index
 
     def down(self) -> bool:
@@ -71,7 +79,7 @@ class MemorySteps:
         if self._climbed:  # the step above was tried and is still too much
             self._patience = min(2 * self._patience, _LONGEST_PATIENCE)
         self._climbed, self._done = False, 0
-        if self._index + 1 == len(STEPS):
+        if self._index + 1 == len(self._steps):
             return False
         self._index += 1
         return True
@@ -92,12 +100,16 @@ class MemorySteps:
             self._done, self._climbed = 0, True
 
     def words(self, frames: int) -> str:
-        """Say in words what a window of so many frames is reduced to; empty at full size."""
+        """Say in words what a window of so many frames is reduced to; empty at the first step."""
         if self._index == 0:
             return ""
         step = self.step
         size = "" if step.shrink == 1 else f", images at {step.shrink:.0%} of the network's size"
         return f"short of memory: {count_of(frames, step)} of {frames} frames{size}"
+
+
+def _is_within(step: MemoryStep, first: MemoryStep) -> bool:
+    return step.frames <= first.frames and step.shrink <= first.shrink
 
 
 def count_of(frames: int, step: MemoryStep) -> int:
