@@ -38,9 +38,11 @@ from vidllm_ros.evaluation.benchmark_cases import (
 from vidllm_ros.evaluation.predictor import Predictor, SceneView, require_ability
 from vidllm_ros.evaluation.reconstruction_masks import judged_points, seen_points
 from vidllm_ros.evaluation.reconstruction_metrics import (
+    HIT_M,
     THINNING_M,
     CloudScore,
-    cloud_score,
+    f_score,
+    nearest_distances,
     voxel_downsample,
 )
 from vidllm_ros.evaluation.scannet_views import FRAMES, GIVEN_FRAMES
@@ -51,14 +53,13 @@ NOTHING_M = 5.0  # distance that stands for "no point at all"
 VARIANT = (
     "ScanNet, 32 frames evenly over the frames with a pose, clouds thinned to 2 cm, hits nearer "
     "than 5 cm, mean over scenes; prediction laid by the true pose of the first frame (rigid, no "
-    "scale, no ICP). Masking, ours: of the truth, vertices of *_vh_clean_2.ply that at least one "
-    "of the 32 frames sees (inside the image, at most 5 cm behind its depth, within 5 m); of the "
-    "prediction, points that at least one frame judges (at a pixel with a depth within 5 m, at "
-    "most 5 cm and the slope of a cell behind the nearest predicted point there, however far from "
-    "the true one). "
-    "*_whole_scan: all points, all vertices. Not NeuralRecon's rendered and re-fused mesh, so not "
-    "comparable digit by digit to its table. A cloud of which nothing is judged hits nothing and "
-    "counts as 5 m off."
+    "scale, no ICP). Masking, ours: comp and recall ask for the vertices of *_vh_clean_2.ply that "
+    "at least one of the 32 frames sees (inside the image, at most 5 cm behind its depth, within "
+    "5 m); acc and precision ask of the predicted points that at least one frame judges (at a "
+    "pixel with a depth within 5 m, at most 50 cm behind the nearest predicted point there, "
+    "however far from the true one) whether any vertex is near. *_whole_scan: all points, all "
+    "vertices. Not NeuralRecon's rendered and re-fused mesh, so not comparable digit by digit to "
+    "its table. A cloud of which nothing is judged hits nothing and counts as 5 m off."
 )
 
 
@@ -123,10 +124,10 @@ def score(cases: Cases, predictions: Mapping[str, Record]) -> Scores:
         cloud = voxel_downsample(transform_points(posed.T_scan_camera[0], cloud), THINNING_M)
         seen, judged = case.truth.seen(vertices, posed), case.truth.judged(cloud, posed)
         whole = voxel_downsample(vertices, THINNING_M)
-        masked = scene_score(judged, voxel_downsample(seen, THINNING_M))
+        masked = scene_score(judged, whole, voxel_downsample(seen, THINNING_M))
         per_case[case.case_id] = {
             **asdict(masked),
-            **{f"{k}_whole_scan": v for k, v in asdict(scene_score(cloud, whole)).items()},
+            **{f"{k}_whole_scan": v for k, v in asdict(scene_score(cloud, whole, whole)).items()},
             "seen_share": len(seen) / len(vertices),
             "judged_share": len(judged) / max(len(cloud), 1),
             "points": points,
@@ -137,11 +138,23 @@ def score(cases: Cases, predictions: Mapping[str, Record]) -> Scores:
     return Scores(values, per_case, VARIANT, "f", True, ("f", "acc_m", "comp_m"))
 
 
-def scene_score(cloud: NDArray[np.float64], truth: NDArray[np.float64]) -> CloudScore:
-    """Score thinned clouds; one without points is as far off as can be and hits nothing."""
+def scene_score(
+    cloud: NDArray[np.float64], truth: NDArray[np.float64], wanted: NDArray[np.float64]
+) -> CloudScore:
+    """Score thinned clouds; one without points is as far off as can be and hits nothing.
+
+    Args:
+        cloud: predicted points that are judged, (N, 3), m.
+        truth: all true points, (M, 3), m: near any of them a predicted one is right.
+        wanted: the true points that have to be found, (W, 3), m.
+    """
     if len(cloud) == 0:
         return CloudScore(NOTHING_M, NOTHING_M, 0.0, 0.0, 0.0)
-    return cloud_score(cloud, truth, voxel_m=None)
+    to_truth, _ = nearest_distances(cloud, truth, voxel_m=None)
+    _, to_ours = nearest_distances(cloud, wanted, voxel_m=None)
+    score = f_score(to_truth, to_ours, HIT_M)
+    means = float(to_truth.mean()), float(to_ours.mean())
+    return CloudScore(*means, score.precision, score.recall, score.f)
 
 
 SCANNET_RECONSTRUCTION = Benchmark(
