@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,17 @@ import pytest
 import tiny_public
 import torch
 from torch.nn import functional
-from transformers import AutoModelForDepthEstimation, DPTConfig, DPTForDepthEstimation
+from transformers import (
+    AutoModelForDepthEstimation,
+    BeitConfig,
+    DepthProConfig,
+    DepthProForDepthEstimation,
+    Dinov2Config,
+    DPTConfig,
+    DPTForDepthEstimation,
+    ZoeDepthConfig,
+    ZoeDepthForDepthEstimation,
+)
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 from transformers.models.zoedepth.image_processing_pil_zoedepth import ZoeDepthImageProcessorPil
 
@@ -34,6 +45,82 @@ def test_depth_anything_equals_the_librarys_own_way(public_parts: Path) -> None:
     torch.testing.assert_close(got[0], wanted[0]["predicted_depth"])
     assert got.shape == (1, 42, 56)
     assert 0 < float(got.min()) < float(got.max()) < 10
+
+
+def depth_pro(folder: Path) -> DepthProForDepthEstimation:
+    encoder = Dinov2Config(
+        hidden_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    config = DepthProConfig(
+        patch_size=32,
+        fusion_hidden_size=16,
+        patch_model_config=encoder,
+        image_model_config=encoder,
+        fov_model_config=encoder,
+        intermediate_feature_dims=[8, 8],
+        intermediate_hook_ids=[2, 1],
+        scaled_images_feature_dims=[8, 8, 8],
+        use_fov_model=True,
+        num_fov_head_layers=0,
+    )
+    model: DepthProForDepthEstimation = tiny_public.seeded(DepthProForDepthEstimation(config), 11)
+    with torch.no_grad():
+        list(model.fov_model.head.parameters())[-1].fill_(50.0)  # degrees
+        list(model.head.parameters())[-1].fill_(0.3)
+    model.save_pretrained(folder)
+    size = {"height": 128, "width": 128}
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": size}))
+    return model
+
+
+@torch.inference_mode()
+def test_depth_pro_says_metres_by_its_own_lens(tmp_path: Path) -> None:
+    model = depth_pro(tmp_path)
+    shown = images()
+    pixels = torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255
+    pixels = functional.interpolate((pixels - 0.5) / 0.5, (128, 128), mode="bilinear")
+    said = model(pixels)
+    focal = 0.5 * 56 / torch.tan(torch.deg2rad(said.field_of_view) / 2)
+    inverse = functional.interpolate(said.predicted_depth[None], (42, 56), mode="bilinear")
+    wanted = 1 / (inverse * 56 / focal).clamp(1e-4, 1e4)
+    got = load_metric_depth(tmp_path).depth(shown)
+    torch.testing.assert_close(got, wanted[0], rtol=1e-4, atol=1e-4)
+    assert float(got.min()) > 0
+
+
+@torch.inference_mode()
+def test_zoedepth_is_read_at_its_padded_size(tmp_path: Path) -> None:
+    backbone = BeitConfig(
+        image_size=32,
+        num_hidden_layers=4,
+        hidden_size=32,
+        intermediate_size=32,
+        num_attention_heads=2,
+        patch_size=16,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+        reshape_hidden_states=False,
+        use_relative_position_bias=True,
+    )
+    config = ZoeDepthConfig(
+        backbone_config=backbone,
+        fusion_hidden_size=16,
+        neck_hidden_sizes=[16, 16, 16, 16],
+        bottleneck_features=16,
+        bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0}],
+        num_attractors=[4, 2, 2, 1],
+        bin_embedding_dim=8,
+    )
+    model = tiny_public.seeded(ZoeDepthForDepthEstimation(config), 12)
+    model.save_pretrained(tmp_path)
+    processor = ZoeDepthImageProcessorPil(size={"height": 64, "width": 96}, ensure_multiple_of=32)
+    processor.save_pretrained(tmp_path)
+    shown = images()
+    said = model(processor(images=list(shown), return_tensors="pt")["pixel_values"])
+    rows, columns = 13, 15  # int(sqrt(42 / 2) * 3), int(sqrt(56 / 2) * 3)
+    size = (42 + 2 * rows, 56 + 2 * columns)
+    whole = functional.interpolate(said.predicted_depth[None], size, mode="bicubic")
+    wanted = whole[0, :, rows:-rows, columns:-columns]
+    torch.testing.assert_close(load_metric_depth(tmp_path).depth(shown), wanted)
 
 
 class Answering:

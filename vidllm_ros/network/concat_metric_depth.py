@@ -9,6 +9,7 @@ scale_alignment.py, which fits VGGT to it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ class MetricDepthModel:
     Args:
         model: of `AutoModelForDepthEstimation`.
         processor: its image processor; None for DepthPro, whose preparation is in this file.
+        side: of the square DepthPro sees, px.
     """
 
-    def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.processor = model, processor
+    def __init__(self, model: Any, processor: Any, side: int = DEPTH_PRO_PX) -> None:
+        self.model, self.processor, self.side = model, processor, side
         self.kind = str(model.config.model_type)
         self._known: dict[int, tuple[NDArray[np.uint8], Tensor]] = {}
 
@@ -88,7 +90,7 @@ class MetricDepthModel:
         if self.kind == "depth_pro":
             # DepthPro: [0, 1] to [-1, 1], then bilinearly to a square, without antialiasing.
             pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-            return functional.interpolate(pixels, (DEPTH_PRO_PX, DEPTH_PRO_PX), mode="bilinear")
+            return functional.interpolate(pixels, (self.side, self.side), mode="bilinear")
         prepared: Tensor = self.processor(images=[image], return_tensors="pt")["pixel_values"]
         return prepared
 
@@ -125,12 +127,14 @@ def load_metric_depth(path: Path, device: torch.device | str = "cpu") -> MetricD
         model = AutoModelForDepthEstimation.from_pretrained(
             path, local_files_only=True, dtype=torch.float32
         )
-        processor = None
-        if kind != "depth_pro":
+        processor, side = None, DEPTH_PRO_PX
+        if kind == "depth_pro":
+            side = _square_side(path)
+        else:
             processor = AutoImageProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, RuntimeError, ImportError, KeyError) as error:
         raise _not_depth(path, error) from error
-    return MetricDepthModel(model.to(device).eval().requires_grad_(False), processor)
+    return MetricDepthModel(model.to(device).eval().requires_grad_(False), processor, side)
 
 
 def look_at_metric_depth(path: Path) -> str:
@@ -150,6 +154,17 @@ def look_at_metric_depth(path: Path) -> str:
         raise _not_depth(path, error) from error
     _require_metres(config, path)
     return str(config.model_type)
+
+
+def _square_side(path: Path) -> int:
+    """Return the side of the square DepthPro's release says its images become, px."""
+    file = path / "preprocessor_config.json"
+    if not file.is_file():
+        return DEPTH_PRO_PX
+    size = json.loads(file.read_text(encoding="utf-8")).get("size", {})
+    if not isinstance(size, dict) or size.get("height") != size.get("width"):
+        raise ValueError(f"metric_depth: expected a square size in {file}, got {size}")
+    return int(size.get("height", DEPTH_PRO_PX))
 
 
 def _not_depth(path: Path, error: Exception) -> ValueError:
