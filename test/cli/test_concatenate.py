@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Public models named on the command line become a folder that infer and evaluate take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from vidllm_ros.cli import concatenate, evaluate, infer
+from vidllm_ros.network import convert_hub
+from vidllm_ros.network.concat_manifest import read_manifest
+
+
+def made(parts: Path, out: Path, *more: str) -> int:
+    return concatenate.main(["--vggt", str(parts / "vggt"), "--out", str(out), *more])
+
+
+def llava(parts: Path, out: Path, *more: str) -> int:
+    depth = ("--metric-depth", str(parts / "depth"))
+    return made(parts, out, *depth, "--llava-3d", str(parts / "llava_3d"), *more)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    folder = tmp_path / "film"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        image = rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number:03d}.png"), image)
+    return folder
+
+
+def test_folder_names_parts_licences_and_how_to_use_it(
+    public_parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new"
+    assert llava(public_parts, out, "--label", "chair", "--frames", "5") == 0
+    said = capsys.readouterr()
+    assert f"backend vggt_llava3d and model {out}" in said.out
+    assert "VGGT: " in said.err
+    manifest = read_manifest(out)
+    assert (manifest.labels, manifest.frames, manifest.scale) == (("chair",), 5, "least_squares")
+    assert manifest.geometry.where == str((public_parts / "vggt").resolve())
+    card = (out / "README.md").read_text()
+    assert "cc-by-nc-4.0" in card
+    assert "apache-2.0" in card
+    assert f"--backend vggt_llava3d --model {out}" in card
+    assert sorted(p.name for p in out.iterdir()) == ["README.md", "concatenation.json"]
+    assert llava(public_parts, out) == 1  # not over an existing one
+    assert "new or empty folder" in capsys.readouterr().err
+
+
+def test_infer_says_what_it_runs_and_answers(
+    public_parts: Path, tmp_path: Path, film: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "vlm"
+    assert made(public_parts, out, "--vlm", str(public_parts / "vlm"), "--scale", "none") == 0
+    capsys.readouterr()
+    report = tmp_path / "report.json"
+    wanted = [str(film), "--backend", "vggt_vlm", "--model", str(out), "--ask", "what is it?"]
+    assert infer.main([*wanted, "--json", str(report)]) == 0
+    assert "licence cc-by-nc-4.0" in capsys.readouterr().err
+    content = json.loads(report.read_text())
+    assert (content["backend"], content["scale"]) == ("vggt_vlm", 1.0)
+    assert content["questions"][0]["objects"] == []
+    assert infer.main([*wanted[:4], str(out), "--backend", "vggt_llava3d"]) == 1
+    assert "set backend to vggt_vlm" in capsys.readouterr().err
+
+
+def test_evaluate_measures_it_under_its_row(public_parts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "row"
+    assert llava(public_parts, out) == 0
+    predictor, network = evaluate.open_predictor(out, "", "cpu")
+    assert predictor.name.startswith("VGGT+LLaVA-3D (scaled) ")
+    assert network is None
+
+
+def test_a_hub_id_is_fetched_once_and_kept_by_path(
+    public_parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert_hub, "_fetch", lambda where: public_parts / "vggt")
+    out = tmp_path / "hub"
+    vlm = ("--vlm", str(public_parts / "vlm"), "--scale", "none")
+    assert concatenate.main(["--vggt", "facebook/VGGT-1B", "--out", str(out), *vlm]) == 0
+    part = read_manifest(out).geometry
+    assert part.where == "facebook/VGGT-1B"
+    assert part.licence == "cc-by-nc-4.0"
+    monkeypatch.setattr(convert_hub, "_fetch", lambda where: pytest.fail("asked again"))
+    assert part.locate(out, "geometry") == (public_parts / "vggt").resolve()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--llava-3d", "{}/llava_3d", "--vlm", "{}/vlm"], "expected one of them, got both"),
+        (["--metric-depth", "{}/depth"], "expected one of them, got both or none"),
+        (["--llava-3d", "{}/llava_3d"], "--metric-depth: expected a metric-depth model"),
+        (["--llava-3d", "{}/vlm", "--metric-depth", "{}/depth"], "run as backend vggt_vlm"),
+        (["--vlm", "{}/clip", "--scale", "none"], "language: expected a vision-language model"),
+        (["--vlm", "{}/nothing", "--scale", "none"], "--vlm: expected a file, a folder or"),
+        (
+            ["--vlm", "{}/vlm", "--metric-depth", "{}/depth_relative"],
+            "expected a metric model of Depth Anything",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_nothing(
+    options: list[str],
+    words: str,
+    public_parts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [option.format(public_parts) for option in options]
+    assert made(public_parts, tmp_path / "out", *filled) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
