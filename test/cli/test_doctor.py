@@ -48,7 +48,7 @@ GOOD: dict[str, Any] = {
     },
     "parent": "base_link",
     "transforms": 3,
-    "ask_service": True,
+    "ask_services": ["/robot1/ask"],
 }
 
 
@@ -97,7 +97,7 @@ def test_a_good_camera_is_all_well() -> None:
         ("camera_info", {"camera_info": {"problem": "D: 3 values"}}, "warn", "D: 3 values"),
         ("tf", {"parent": ""}, "warn", "cam is in no tree"),
         ("tf", {"parent": "", "transforms": 0}, "ok", "no TF here"),
-        ("node", {"ask_service": False}, "warn", "vidllm.launch.py"),
+        ("node", {"ask_services": []}, "warn", "vidllm.launch.py"),
     ],
 )
 def test_each_fault_has_its_line(

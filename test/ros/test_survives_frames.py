@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
     QoSProfile,
@@ -250,4 +251,11 @@ def test_names_say_where_the_images_are(start: Callable[..., Any]) -> None:
     harness.wait_active()
     says = diagnostic(harness)
     harness.tester.create_publisher(Image, "/front/image_raw", QoSProfile(depth=1))
+    other = Node("vidllm", namespace="robot2")  # its depth image is no camera to listen to
+    other.create_publisher(Image, "~/depth/image", QoSProfile(depth=1))
+    wait_until(
+        lambda: len(harness.node.get_publishers_info_by_topic("/robot2/vidllm/depth/image")),
+        "the other robot is known",
+    )
     wait_until(lambda: says("but /front/image_raw is there; remap image to it"), "the hint")
+    other.destroy_node()

@@ -214,7 +214,7 @@ def test_memory_over_twenty_rounds_of_a_node_alone(leak_mib: float, grows: bool)
     # One arena: each new worker's thread may get another one, 1.4 MiB each, and that is no leak.
     env = {**os.environ, "MALLOC_ARENA_MAX": "1"}
     run = subprocess.run(
-        command, capture_output=True, text=True, timeout=WAIT_S, check=False, env=env
+        command, capture_output=True, text=True, timeout=2 * WAIT_S, check=False, env=env
     )
     assert run.returncode == 0, run.stderr
     used = [int(line) / 2**20 for line in run.stdout.split()]

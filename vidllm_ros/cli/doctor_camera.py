@@ -58,8 +58,8 @@ def judge(heard: dict[str, Any]) -> Iterator[Finding]:
         yield _camera_info(heard)
         yield _transform(heard)
     yield (
-        ok("node", "an /ask service is there")
-        if heard["ask_service"]
+        ok("node", f"answers at {', '.join(heard['ask_services'])}")
+        if heard["ask_services"]
         else warn("node", "no /ask service", "ros2 launch vidllm_ros vidllm.launch.py")
     )
 

@@ -14,15 +14,28 @@ from typing import Any
 from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 from rclpy.qos import qos_policy_name_from_kind
 
 from vidllm_ros.ros.callbacks import guarded
 from vidllm_ros.ros.health import LinkReport
 from vidllm_ros.ros.qos import overridable_input, profile
-from vidllm_ros.ros.topics import Topic, type_name
+from vidllm_ros.ros.topics import NODE_NAME, Topic, type_name
 
 Say = Callable[[str, str, str], None]
 """Topic, cause, words: a complaint that is throttled by topic and cause."""
+
+
+def cameras_elsewhere(node: Node, wanted: str, topic: str) -> tuple[str, ...]:
+    """Name the other topics of a type that somebody publishes, but for what our nodes make."""
+    ours = {NODE_NAME, node.get_name()}
+    found = []
+    for name, types in node.get_topic_names_and_types():
+        if wanted in types and name != topic:
+            publishers = node.get_publishers_info_by_topic(name)
+            if any(publisher.node_name not in ours for publisher in publishers):
+                found.append(name)
+    return tuple(found)
 
 
 class CameraLink:
@@ -84,18 +97,12 @@ class CameraLink:
         """Look at the graph and say how the topic stands."""
         wanted = type_name(self._wanted.type)
         offered = self._node.get_publishers_info_by_topic(self.topic)
-        own = self._node.get_fully_qualified_name() + "/"
-        elsewhere = [
-            name
-            for name, types in self._node.get_topic_names_and_types()
-            if wanted in types and name != self.topic and not name.startswith(own)
-        ]
         return LinkReport(
             topic=self.topic,
             publishers=sum(info.topic_type == wanted for info in offered),
             other_types=tuple(sorted({i.topic_type for i in offered if i.topic_type != wanted})),
             wanted_type=wanted,
-            elsewhere=tuple(name for name in elsewhere if self._node.count_publishers(name)),
+            elsewhere=cameras_elsewhere(self._node, wanted, self.topic),
             incompatible_qos=self.incompatible_qos,
             lost=self._lost_messages,
             missed_deadlines=self._missed_deadlines,

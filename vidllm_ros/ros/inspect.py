@@ -21,6 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 from vidllm_ros.ros import topics
+from vidllm_ros.ros.camera_link import cameras_elsewhere
 from vidllm_ros.ros.conversions import calibration_from_info, rgb_from_compressed, rgb_from_image
 from vidllm_ros.ros.process import SpinningThread, ros_context
 from vidllm_ros.ros.qos import profile
@@ -86,29 +87,23 @@ class Camera:
                 }
             )
         span = self._frames[-1] - self._frames[0] if len(self._frames) > 1 else 0.0
-        services = dict(self._node.get_service_names_and_types())
+        ask = topics.type_name(topics.ASK.type)
+        asked = [name for name, kinds in self._node.get_service_names_and_types() if ask in kinds]
+        wanted = topics.type_name(self._type)
         return {
             "topic": self.topic,
-            "wanted_type": topics.type_name(self._type),
+            "wanted_type": wanted,
             "seconds": seconds,
             "publishers": publishers,
-            "elsewhere": self._elsewhere(),
+            "elsewhere": list(cameras_elsewhere(self._node, wanted, self.topic)),
             "frames": len(self._frames),
             "rate_hz": (len(self._frames) - 1) / span if span > 0 else 0.0,
             "frame": self._frame,
             "camera_info": self._info,
             "parent": self._parents.get(self._frame.get("frame_id", ""), ""),
             "transforms": len(self._parents),
-            "ask_service": self._node.resolve_service_name(topics.ASK.name) in services,
+            "ask_services": asked,
         }
-
-    def _elsewhere(self) -> list[str]:
-        wanted = topics.type_name(self._type)
-        return [
-            name
-            for name, types in self._node.get_topic_names_and_types()
-            if wanted in types and name != self.topic and self._node.count_publishers(name)
-        ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 
 configure loads the model, activate subscribes and publishes, deactivate stops consuming and keeps
 the model, cleanup frees it. Read the callbacks in that order; the work is in inputs.py,
-questions.py, commands.py, publishers.py and engine.py. Next: engine.py.
+questions.py, commands.py, window_reports.py and engine.py. Next: engine.py.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from vidllm_ros.ros.process import (
     ros_context,
     stop_event,
 )
-from vidllm_ros.ros.publishers import Outputs, StatusFacts
+from vidllm_ros.ros.publishers import Outputs
 from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.questions import Questions
 from vidllm_ros.ros.transforms import CameraTransform
+from vidllm_ros.ros.window_reports import WindowReports
 from vidllm_ros.streaming.loading import LoadingError, load_backend
-from vidllm_ros.streaming.session import WindowResult
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 EXECUTOR_THREADS = 48
@@ -59,21 +59,18 @@ class VidllmNode(LifecycleNode):
     """See docs/ros_interface.md for what a robot programmer can rely on."""
 
     def __init__(self, **node_options: Any) -> None:
-        super().__init__("vidllm", **node_options)
+        super().__init__(topics.NODE_NAME, **node_options)
         self._engine: Engine | None = None
         self._inputs: Inputs | None = None
-        self._outputs: Outputs | None = None
-        self._transform: CameraTransform | None = None
         self._handles: list[Callable[[], None]] = []
         """What activate opened, as the functions that close it; see `_release`."""
-        self._reduced = ""  # how the last window was cut for lack of memory
-        self._coarse_world: int | None = None  # the world whose full map was last warned of
         self._release_lock = threading.RLock()
         self._health = Health()
         self._parameter_server = ParameterServer(self, lambda: self._engine is None)
+        self._windows = WindowReports(self, self._health, self._current)
         self._questions = Questions(self, self._current, self._active_engine)
         self._commands = Commands(
-            self, self._active_engine, lambda: self._inputs, lambda: self._outputs
+            self, self._active_engine, lambda: self._inputs, lambda: self._windows.outputs
         )
         self._diagnostics = Diagnostics(self, self._health, self._current, self._situation)
         self._diagnostics.open_timer(MutuallyExclusiveCallbackGroup())
@@ -120,7 +117,7 @@ class VidllmNode(LifecycleNode):
         return self._engine if self._inputs is not None else None
 
     def _situation(self) -> Situation:
-        engine, inputs, outputs = self._engine, self._inputs, self._outputs
+        engine, inputs, outputs = self._engine, self._inputs, self._windows.outputs
         loaded = engine.loaded if engine else None
         return Situation(
             state=self._state_machine.current_state[1],
@@ -158,7 +155,11 @@ class VidllmNode(LifecycleNode):
             return FAILURE
         self._health.clear()
         self._engine = Engine(
-            loaded, self._current, self._publish, self._on_failed, self.get_logger().warning
+            loaded,
+            self._current,
+            lambda result: self._windows.publish(result, loaded),
+            self._windows.failed,
+            log.warning,
         )
         log.info(f"configure: {describe_memory(loaded, used)}, {time.monotonic() - started:.1f} s")
         for line in loaded.notes:
@@ -186,7 +187,7 @@ class VidllmNode(LifecycleNode):
         except Exception:
             self._release()
             raise
-        self._outputs, self._inputs = outputs, inputs
+        self._windows.outputs, self._inputs = outputs, inputs
         self._engine.resume()
         return super().on_activate(state)
 
@@ -194,7 +195,7 @@ class VidllmNode(LifecycleNode):
         transform = CameraTransform(self, parameters.world_frame, parameters.publish_tf)
         self._handles.append(transform.close)
         transform.open()
-        self._transform = transform
+        self._windows.transform = transform
         if self._engine is not None and parameters.place_by_tf:
             self._engine.locate = transform.lookup_camera
 
@@ -228,7 +229,7 @@ class VidllmNode(LifecycleNode):
     def _release(self) -> None:
         """Close all that activate opened; deactivate, cleanup, shutdown and error share it."""
         with self._release_lock:
-            self._inputs = self._outputs = self._transform = None
+            self._inputs = self._windows.outputs = self._windows.transform = None
             if self._engine is not None:
                 self._engine.pause()
                 self._engine.locate = None
@@ -259,48 +260,6 @@ class VidllmNode(LifecycleNode):
             "when that ends"
         )
         threading.Thread(target=report, name="vidllm-cleanup", daemon=True).start()
-
-    # What the engine calls, on its own thread
-
-    def _publish(self, result: WindowResult) -> None:
-        """Publish a finished window."""
-        engine, outputs, transform = self._engine, self._outputs, self._transform
-        seconds = sum(result.timings_s.values())
-        self._health.window_computed(seconds, result.skipped_windows)
-        if engine is None or outputs is None:
-            return
-        report = self._health.input_report(time.monotonic())
-        facts = StatusFacts(
-            received_frames=report.received,
-            dropped_frames=sum(report.dropped.values()),
-            backend=engine.loaded.name,
-            device=engine.loaded.device,
-            precision=engine.loaded.precision,
-            memory_bytes=memory_used_bytes(engine.loaded.device),
-        )
-        outputs.publish(result, self._current(), facts)
-        if transform is not None:
-            window = result.reconstruction
-            transform.publish(window.stamps_ns[-1], window.frame_id, result.poses_map[-1])
-        found = f"{len(result.cloud)} points, {len(result.objects)} objects"
-        self.get_logger().info(f"window {result.window_index}: {found}, {seconds:.2f} s")
-        if result.reduced and result.reduced != self._reduced:
-            fix = "a smaller window_size or model, or another device, avoids it"
-            self.get_logger().warning(f"window {result.window_index}: {result.reduced}; {fix}")
-        self._reduced = result.reduced
-        wanted_m = self._current().voxel_m
-        if result.map_voxel_m > wanted_m and result.world_index != self._coarse_world:
-            self._coarse_world = result.world_index
-            self.get_logger().warning(
-                f"map: full at max_map_points, its voxels grew from {wanted_m:g} to "
-                f"{result.map_voxel_m:g} m and grow on; a larger max_map_points or voxel_m, or a "
-                "reset, avoids it"
-            )
-
-    def _on_failed(self, words: str) -> None:
-        """Say that a window could not be computed; the node goes on."""
-        self._health.failed(words)
-        self.get_logger().error(words)
 
     def release(self) -> bool:
         """Stop everything, from any state; return whether the worker's thread ended.

@@ -22,6 +22,8 @@ from visualization_msgs.msg import MarkerArray
 from vidllm_ros.msg import GroundedObjectArray, WindowStatus
 from vidllm_ros.srv import Ask, SaveMap
 
+NODE_NAME = "vidllm"
+
 
 @dataclass(frozen=True)
 class Topic:
