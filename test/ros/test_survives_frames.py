@@ -257,5 +257,5 @@ def test_names_say_where_the_images_are(start: Callable[..., Any]) -> None:
         lambda: len(harness.node.get_publishers_info_by_topic("/robot2/vidllm/depth/image")),
         "the other robot is known",
     )
-    wait_until(lambda: says("but /front/image_raw is there; remap image to it"), "the hint")
+    wait_until(lambda: says("but there is /front/image_raw; remap image to it"), "the hint")
     other.destroy_node()

@@ -224,7 +224,7 @@ def _absent_words(link: LinkReport, received: int) -> str:
         )
     if link.elsewhere:
         there = ", ".join(link.elsewhere[:3])
-        return f"nobody publishes {link.topic}, but {there} is there; remap image to it"
+        return f"nobody publishes {link.topic}, but there is {there}; remap image to it"
     return f"nobody publishes {link.topic}; start the camera or remap image to its topic"
 
 
