@@ -49,7 +49,7 @@ IMAGE = "sensor_msgs/msg/Image"
     ("link", "words"),
     [
         (LinkReport(), "nobody publishes /image; start the camera"),
-        (LinkReport(elsewhere=("/cam/image_raw",)), "but /cam/image_raw is there; remap image"),
+        (LinkReport(elsewhere=("/cam/image_raw",)), "but there is /cam/image_raw; remap image"),
         (LinkReport(publishers=2), "2 publisher.* send nothing"),
         (LinkReport(publishers=1, incompatible_qos="durability"), "incompatible durability"),
         (LinkReport(other_types=("a/msg/B",)), "carries a/msg/B and not sensor_msgs/msg/Image"),
