@@ -94,7 +94,7 @@ VALUES = {"objects": 6.0, "acc@0.25": 0.0, "zt_f1@0.5": 100.0, "accuracy": 50.0}
 @pytest.mark.parametrize("name", LANGUAGE)
 def test_each_language_benchmark_from_files_to_the_report(name, tmp_path, monkeypatch):
     pytest.importorskip("pycocoevalcap")
-    monkeypatch.setattr(caption_metrics.shutil, "which", lambda name: None)
+    monkeypatch.setattr(caption_metrics, "find_java", lambda: None)
     data, out = hand_made.write_everything(tmp_path), tmp_path / "report.json"
     hand_made.write_referit3d(data, name="sr3d")
     hand_made.write_masks(data, "scene0000_00", [[0, 1], [4, 5]])

@@ -15,7 +15,7 @@ SCENE = "scene0000_00"
 @pytest.fixture(autouse=True)
 def no_java(monkeypatch):
     pytest.importorskip("pycocoevalcap")
-    monkeypatch.setattr(caption_metrics.shutil, "which", lambda name: None)
+    monkeypatch.setattr(caption_metrics, "find_java", lambda: None)
 
 
 @pytest.fixture

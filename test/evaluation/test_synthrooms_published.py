@@ -16,7 +16,7 @@ BOXES = ("scan2cap", "scanrefer", "multi3drefer")
 
 @pytest.fixture(autouse=True)
 def no_java(monkeypatch):
-    monkeypatch.setattr(caption_metrics.shutil, "which", lambda name: None)
+    monkeypatch.setattr(caption_metrics, "find_java", lambda: None)
 
 
 @pytest.fixture(scope="module")

