@@ -67,6 +67,15 @@ def test_the_prediction_is_cut_as_the_truth_is(cases):
     assert values["acc_m_whole_scan"] > values["acc_m"] == pytest.approx(0, abs=1e-6)
 
 
+def test_right_is_what_is_near_any_vertex_found_has_to_be_what_was_seen(cases):
+    """The wall behind is hidden: nobody is asked for it, and who has it is not wrong."""
+    alone = score(cases, wall(2.0))
+    both = score(cases, np.concatenate([wall(2.0), wall(3.0)]))
+    behind = score(cases, wall(3.0))
+    assert alone["recall"] == both["recall"] == both["precision"] == 1.0
+    assert (behind["precision"], behind["recall"]) == (1.0, 0.0)
+
+
 def test_a_wall_too_far_behind_is_wrong_not_unseen(cases):
     """Trap: cutting predictions by the true depth would forgive every depth that is too great."""
     values = score(cases, wall(2.5))

@@ -3,10 +3,11 @@
 
 A true point counts where a frame's true depth at its pixel is no nearer than the point, within a
 tolerance: neither outside the images nor behind something. A predicted point counts where it is
-in front of the other predicted ones at a pixel that has a true depth: the sensor can say nothing
-of the rest. Its own depth is not compared with the true one: a wall too far behind is wrong, not
-unseen. This stands in for NeuralRecon's rendering and re-fusing of the predicted mesh at the true
-poses, which needs a mesh. Next: benchmark_scannet.py.
+at a pixel that has a true depth and not far behind the other predicted ones there: the sensor can
+say nothing of the rest, such as what lies behind a window. Its own depth is not compared with the
+true one: a wall too far behind is wrong, not unseen. This stands in for NeuralRecon's rendering
+and re-fusing of the predicted mesh at the true poses, which needs a mesh. Next:
+benchmark_scannet.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Float64 = NDArray[np.float64]
 BEHIND_M = 0.05
 FARTHEST_M = 5.0  # NeuralRecon's cut of depth
 CELLS_ACROSS = 80  # of the picture in which predicted points hide each other
-SLOPE = 2.0  # a surface so much deeper a cell than wide, 63 degrees, does not hide itself
+HIDDEN_M = 0.5  # more than the noise of a cloud, whose front would else hide the rest
 
 
 def seen_points(
@@ -72,7 +73,7 @@ def judged_points(
     depths: Iterable[NDArray[np.float32]],
     K: Float64,
     T_world_camera: Float64,
-    behind_m: float = BEHIND_M,
+    hidden_m: float = HIDDEN_M,
     farthest_m: float = FARTHEST_M,
 ) -> NDArray[np.bool_]:
     """Tell which predicted points the sensor can say something of, (N,).
@@ -83,13 +84,12 @@ def judged_points(
         depths: true depth of every frame, (h, w), m, NaN where there is no reading.
         K: of the depth images, (3, 3), px.
         T_world_camera: (S, 4, 4), m.
-        behind_m: a point so far behind the nearest one of its cell, and as much more as a surface
-            of `SLOPE` has within a cell, is still in front.
+        hidden_m: a point farther than this behind the nearest one of its cell is hidden.
         farthest_m: pixels with a true depth from here on say nothing.
     """
     judged = np.zeros(len(points), bool)
     for depth, T in zip(depths, T_world_camera, strict=True):
-        judged |= judged_from(points, depth, K, T, behind_m, farthest_m)
+        judged |= judged_from(points, depth, K, T, hidden_m, farthest_m)
     return judged
 
 
@@ -98,7 +98,7 @@ def judged_from(
     depth: NDArray[np.float32],
     K: Float64,
     T_world_camera: Float64,
-    behind_m: float,
+    hidden_m: float,
     farthest_m: float,
 ) -> NDArray[np.bool_]:
     """Tell which predicted points one frame judges, (N,); arguments as `judged_points`."""
@@ -110,8 +110,7 @@ def judged_from(
     with np.errstate(invalid="ignore"):
         known = np.isfinite(depth[row, column]) & (depth[row, column] < farthest_m)
     judged = np.zeros(len(points), bool)
-    allowed = behind_m + SLOPE * z * size / K[0, 0]
-    judged[places] = known & (z <= nearest[cells] + allowed)
+    judged[places] = known & (z <= nearest[cells] + hidden_m)
     return judged
 
 
