@@ -34,6 +34,7 @@ RANDOM = 20
 SEED = 0
 TASK = "task"  # where a benchmark asks several things, the page takes turns among them
 JPEG_QUALITY = 80
+SHOWN_FACTS = ("given", "boxes", "predictions_not_scored", "command")
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 1100px;
   padding: 0 1rem; color: #222; background: #fff; }
@@ -44,7 +45,9 @@ table { border-collapse: collapse; } td, th { padding: .15rem .7rem .15rem 0; te
 .row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: flex-end; }
 figure { margin: 0; max-width: 100%; } figure img { max-width: 100%; display: block; }
 figcaption { font-size: .8rem; color: #555; } .numbers { color: #333; font-size: .85rem; }
-.said { margin: .2rem 0; }
+.said { margin: .2rem 0; } .facts { color: #444; font-size: .9rem; margin: .2rem 0; }
+.numbers-all { columns: 20rem; font-size: .9rem; } .plots { margin-top: 1rem; }
+.plots figure { flex: 0 1 32rem; }
 """
 
 
@@ -84,8 +87,12 @@ def write_page(file: Path, outcome: Outcome, plots: Sequence[Path] = ()) -> Path
         f"<title>{html.escape(outcome.benchmark.title)}</title><style>{STYLE}</style></head>",
         f"<body><h1>{html.escape(outcome.benchmark.title)}: {html.escape(outcome.model)}</h1>",
         f"<p>{html.escape(outcome.scores.variant)}</p>",
+        facts_html("split", f"{outcome.cases.split}, {len(outcome.scores.per_case)} cases"),
+        *(facts_html(name, outcome.facts[name]) for name in SHOWN_FACTS if name in outcome.facts),
         numbers_html(outcome),
-        *(figure_html(embed_file(plot), plot.stem) for plot in plots),
+        "<div class='row plots'>",
+        *(figure_html(embed_file(plot), plot.stem, says_itself=True) for plot in plots),
+        "</div>",
         f"<h2>The {len(worst)} worst cases by {html.escape(by)}</h2>",
         *(shown[case_id] for case_id in worst if case_id in shown),
         f"<h2>{len(random)} random cases of the rest</h2>",
@@ -121,7 +128,7 @@ def case_html(outcome: Outcome, case: Case) -> str:
         if text:
             lines.append(f"<p class='said'><b>{name}</b> {html.escape(text)}</p>")
     numbers = ", ".join(
-        f"{html.escape(name)} {value:.3g}" for name, value in row.items() if not_words(value)
+        f"{html.escape(name)} {brief(value)}" for name, value in row.items() if not_words(value)
     )
     pictures = "".join(
         figure_html(embed(picture), picture.caption)
@@ -131,6 +138,12 @@ def case_html(outcome: Outcome, case: Case) -> str:
         f"<div class='case'><h3>{html.escape(case.case_id)}</h3>{''.join(lines)}"
         f"<p class='numbers'>{numbers}</p><div class='row'>{pictures}</div></div>"
     )
+
+
+def brief(value: float | str) -> str:
+    """Write a number with three digits, a count in full."""
+    is_count = isinstance(value, (int, float)) and abs(value) >= 1 and float(value).is_integer()
+    return f"{int(value)}" if is_count else f"{value:.3g}"
 
 
 def not_words(value: object) -> bool:
@@ -144,15 +157,22 @@ def numbers_html(outcome: Outcome) -> str:
         f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>"
         for name, value in outcome.scores.values.items()
     )
-    return f"<details><summary>All numbers</summary><table>{rows}</table></details>"
-
-
-def figure_html(source: str, caption: str) -> str:
-    """Return an image with its line."""
     return (
-        f"<figure><img src='{source}' alt='{html.escape(caption, quote=True)}'>"
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        "<details><summary>All numbers</summary>"
+        f"<div class='numbers-all'><table>{rows}</table></div></details>"
     )
+
+
+def facts_html(name: str, value: object) -> str:
+    """Return a line about how the numbers were made."""
+    return f"<p class='facts'><b>{html.escape(name)}</b> {html.escape(str(value))}</p>"
+
+
+def figure_html(source: str, caption: str, says_itself: bool = False) -> str:
+    """Return an image with its line, unless the image says it itself."""
+    line = "" if says_itself else f"<figcaption>{html.escape(caption)}</figcaption>"
+    alt = html.escape(caption, quote=True)
+    return f"<figure><img src='{source}' alt='{alt}'>{line}</figure>"
 
 
 def embed(picture: Picture) -> str:

@@ -30,6 +30,7 @@ Image = NDArray[np.uint8]
 Float64 = NDArray[np.float64]
 HEIGHT = 150
 GAP = 4
+STRIP = 5  # frames of a case
 PLAN = 240  # px, plans from above
 MOST_POINTS = 40_000
 TRUE_COLOR, OUR_COLOR = (40, 120, 40), (200, 60, 40)  # RGB
@@ -48,13 +49,15 @@ class Picture:
 def pictures_of(cases: Cases, case: Case, record: Record) -> list[Picture]:
     """Return the pictures of a case; the frames are always among them."""
     frames = cases.open_scene(case.scene_id).frames.images
-    pictures = [Picture(strip(frames), f"{len(frames)} frames")]
+    shown = min(STRIP, len(frames))
+    said = f"{shown} of {len(frames)} frames" if shown < len(frames) else "all frames"
+    pictures = [Picture(strip(frames), said)]
     for draw in (depth_pictures, cloud_pictures, pose_pictures, box_pictures):
         pictures += draw(case, record)
     return pictures
 
 
-def strip(frames: NDArray[np.uint8], count: int = 5) -> Image:
+def strip(frames: NDArray[np.uint8], count: int = STRIP) -> Image:
     """Return some of the frames side by side."""
     chosen = np.unique(
         np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
@@ -124,7 +127,7 @@ def cloud_pictures(case: Case, record: Record) -> list[Picture]:
     else:
         return []
     layers = [(truth[:, [0, 2]], TRUE_COLOR), (cloud[:, [0, 2]], OUR_COLOR)]
-    return [plan(layers, "from above the first camera")]
+    return [plan(layers, "from above the first camera", unit="m")]
 
 
 def pose_pictures(case: Case, record: Record) -> list[Picture]:
@@ -159,7 +162,7 @@ def box_pictures(case: Case, record: Record) -> list[Picture]:
     if not len(true) and not len(ours):
         return []
     layers = [(edges(true), TRUE_COLOR), (edges(ours), OUR_COLOR)]
-    return [plan(layers, "boxes from above", radius=1, least_span=ROOM_M)]
+    return [plan(layers, "boxes from above", radius=1, least_span=ROOM_M, unit="m")]
 
 
 def edges(aabbs: Float64, steps: int = 60) -> Float64:
@@ -179,6 +182,7 @@ def plan(
     caption: str,
     radius: int = 0,
     least_span: float = 1e-6,
+    unit: str = "of the truth's unit",
 ) -> Picture:
     """Draw sets of points (N, 2) over each other on one square, the second axis upwards.
 
@@ -187,6 +191,7 @@ def plan(
         caption: said under it, with how much the square is across.
         radius: of a point's disc, px; 0 draws thin, transparent pixels.
         least_span: the square shows at least as much.
+        unit: of the points.
     """
     drawn = [(points[np.isfinite(points).all(axis=1)], color) for points, color in layers]
     every = np.concatenate([points for points, _ in drawn])
@@ -208,7 +213,7 @@ def plan(
         else:
             paint = 0.55 * image[row[inside], column[inside]] + 0.45 * np.array(color)
             image[row[inside], column[inside]] = paint.astype(np.uint8)
-    return Picture(image, f"{caption}; {span:.2g} across")
+    return Picture(image, f"{caption}; {span:.2g} {unit} across")
 
 
 def limits(points: Float64) -> tuple[Float64, Float64]:
@@ -222,7 +227,7 @@ def words_of(truth: Any) -> str:
         if hasattr(truth, name):
             return " | ".join(getattr(truth, name))
     if isinstance(truth, BoxTruth):
-        return f"{truth.kind}, {len(truth.aabbs)} boxes"
+        return f"{truth.kind}, {counted(len(truth.aabbs))}"
     return ""
 
 
@@ -233,12 +238,19 @@ def said_of(record: Record) -> str:
         if name in record:
             parts.append(f"{name} {short(record[name])}")
     if "boxes" in record:
-        parts.append(f"{len(record['boxes'])} boxes")
+        parts.append(counted(len(record["boxes"])))
     return "; ".join(parts)
+
+
+def counted(boxes: int) -> str:
+    """Say how many boxes."""
+    return f"{boxes} box" if boxes == 1 else f"{boxes} boxes"
 
 
 def short(value: Any) -> str:
     """Write numbers with two digits."""
+    if value is None:
+        return "none"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(f"{v:.2f}" for v in value) + "]"
     return str(value)
