@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's tables as data: rows to print beside ours, and what is odd about them.
 
-Only numbers that are known for certain are in the file; `left_out` names what is not. Percentages
-and shares stand as the tables print them. Next: report.py.
+Only numbers that are known for certain are in the file: read in the paper, or told alike by two
+accounts of it that do not copy each other (`known_from`). `left_out` names what is not.
+Percentages and shares stand as the tables print them. Next: report.py.
 """
 
 from __future__ import annotations
@@ -42,14 +43,17 @@ def _data() -> Any:
 def rows_of(benchmark: str) -> list[PaperRow]:
     """Return the rows about a benchmark: Vid-LLM's tables first, then other papers' own."""
     data = _data()
-    rows = [
-        PaperRow(r["benchmark"], r["method"], f"Vid-LLM, Table {r['table']}", r["values"])
-        for r in data["rows"]
-    ]
+    rows = [PaperRow(r["benchmark"], r["method"], source_of(r), r["values"]) for r in data["rows"]]
     rows += [
         PaperRow(r["benchmark"], r["method"], r["source"], r["values"]) for r in data["elsewhere"]
     ]
     return [row for row in rows if row.benchmark == benchmark]
+
+
+def source_of(row: Mapping[str, Any]) -> str:
+    """Say which table a row is of, and how it is known where nobody has read it there."""
+    known = f", {row['known_from']}" if "known_from" in row else ""
+    return f"Vid-LLM, Table {row['table']}{known}"
 
 
 def caveats_of(benchmark: str) -> list[str]:
