@@ -70,6 +70,12 @@ def test_question_for_a_place_names_what_is_wanted(question: str, phrase: str) -
     assert prompts.place_phrase(question) == phrase
 
 
+def test_a_place_without_a_box_is_not_seen() -> None:
+    assert prompts.place_answer("Where is it?", "on the left", False) == prompts.NOT_SEEN
+    assert prompts.place_answer("Where is it?", "on the left", True) == "on the left"
+    assert prompts.place_answer("How many are there?", "two", False) == "two"
+
+
 @pytest.mark.parametrize("question", ["whereas", "how many chairs are there?", "what is finding"])
 def test_other_questions_ask_for_no_place(question: str) -> None:
     assert not prompts.asks_for_place(question)

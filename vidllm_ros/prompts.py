@@ -17,6 +17,8 @@ from dataclasses import dataclass
 PAD, BOS, EOS, LOC, BOX = "<pad>", "<bos>", "<eos>", "<loc>", "<box>"
 SPECIAL_TOKENS: tuple[str, ...] = (PAD, BOS, EOS, LOC, BOX)
 
+NOT_SEEN = "not seen"
+
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BOX_TEXT = re.compile(r"\[\s*(" + r"\s*,\s*".join([_NUMBER] * 6) + r")\s*\]")
 _PLACE_WORDS = re.compile(
@@ -98,6 +100,20 @@ def clean_text(text: str) -> str:
 def asks_for_place(question: str) -> bool:
     """Say whether a question wants to know where something is: words need a box for that."""
     return _PLACE_WORDS.match(question.lstrip()) is not None
+
+
+def place_answer(question: str, text: str, is_found: bool) -> str:
+    """Return what to say to a question: `NOT_SEEN` where it asks for a place and no box shows it.
+
+    Whoever hands an answer to a person or a robot says it so (the node, `vidllm infer`);
+    benchmarks of questions score the network's own words.
+
+    Args:
+        question: as asked.
+        text: the network's words.
+        is_found: whether a box is sure enough to be what was asked for.
+    """
+    return text if is_found or not asks_for_place(question) else NOT_SEEN
 
 
 def place_phrase(question: str) -> str:

@@ -18,12 +18,16 @@ from vidllm_ros.geometry.transforms import (
     make_transform,
     transform_points,
 )
+from vidllm_ros.streaming.session import Session, SessionSettings
+from vidllm_ros.streaming.window import WindowSettings
 from vidllm_ros.structures import Answer, GroundedBox, Reconstruction, SceneContext
 
 HEIGHT, WIDTH = 42, 56
 PERIOD_NS = 200_000_000
 ROOM_LOW, ROOM_HIGH = np.array([-3.0, -2.5, -1.4]), np.array([3.0, 2.5, 1.3])
 K = K_from_fov(0.9, 1.1, HEIGHT, WIDTH)
+IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+WINDOWS = WindowSettings(size=16, stride=4, min_frames=8, min_shared=4, min_motion=0.0)
 CHAIR = GroundedBox("chair", 0.8, np.array([1.5, 0.5, -1.0]), np.array([0.5, 0.6, 0.8]))
 
 
@@ -145,7 +149,32 @@ def room():
         Backend=RoomBackend,
         Errors=Errors,
         CHAIR=CHAIR,
+        IMAGE=IMAGE,
+        WINDOWS=WINDOWS,
         PERIOD_NS=PERIOD_NS,
         true_pose=true_pose,
         trajectory_error_m=trajectory_error_m,
     )
+
+
+@pytest.fixture
+def make_session(room):
+    def make(backend=None, **changes):
+        settings = SessionSettings(window=WINDOWS, voxel_m=0.1, map_frame="home", **changes)
+        return Session(backend or room.Backend(), settings)
+
+    return make
+
+
+@pytest.fixture
+def walk(room):
+    """Add frames first..first + count and process each window that is ready."""
+
+    def run(session, count, first=0, process=True):
+        results = []
+        for i in range(first, first + count):
+            if session.add_frame(i * room.PERIOD_NS, IMAGE).is_ready and process:
+                results.append(session.process_next())
+        return results
+
+    return run

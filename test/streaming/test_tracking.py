@@ -161,10 +161,21 @@ def test_number_of_objects_is_bounded_and_the_newest_stay():
 def test_box_of_an_answer_gets_the_name_and_teaches_nothing():
     tracker = ObjectTracker()
     tracker.update([box()], 7)
-    asked = tracker.identify(replace(box(center=(2.05, 0, 0)), score=0.2))
+    (asked,) = tracker.identify([replace(box(center=(2.05, 0, 0)), score=0.2)])
     assert (asked.object_id, asked.last_seen_ns, asked.score) == ("chair_1", 7, 0.2)
-    assert tracker.identify(box(center=(9, 9, 0))).object_id == ""
+    assert tracker.identify([box(center=(9, 9, 0))])[0].object_id == ""
     np.testing.assert_array_equal(tracker.objects[0].center, [2, 0, 0])
+
+
+def test_boxes_of_one_answer_never_share_a_name():
+    tracker = ObjectTracker()
+    tracker.update([box(center=(2, 0, 0)), box("table", center=(5, 0, 0))], 1)
+    near = [box(center=(2.05, 0, 0), score=0.9), box(center=(2, 0.3, 0), score=0.8)]
+    (both,) = tracker.identify(near)  # the second may only be the same chair
+    assert both.object_id == "chair_1"
+    far = tracker.identify([*near, box(center=(9, 0, 0), score=0.5)])
+    assert [entry.object_id for entry in far] == ["chair_1", ""]
+    assert tracker.identify([]) == ()
 
 
 def test_label_without_letters_still_makes_a_name():

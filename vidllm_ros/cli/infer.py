@@ -122,18 +122,20 @@ def _ask(network: Backend, scene: Reconstruction, question: str) -> dict[str, An
     """Ask, print question and answer with its boxes, and return both for the report."""
     from vidllm_ros.geometry.boxes import transform_box
     from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL
+    from vidllm_ros.prompts import place_answer
 
     begin = time.perf_counter()
     answer: Answer = network.answer(scene.scene, question)
     latency_s = time.perf_counter() - begin
     boxes = [transform_box(T_WORLD_OPTICAL_LEVEL, box) for box in answer.boxes]
+    text = place_answer(question, answer.text, bool(boxes))
     print(f"Q: {question}")
-    print(f"A: {answer.text}  (confidence {answer.confidence:.2f}, {latency_s:.2f} s)")
+    print(f"A: {text}  (confidence {answer.confidence:.2f}, {latency_s:.2f} s)")
     for box in boxes:
         print(f"   {box_line(box)}")
     return {
         "question": question,
-        "answer": answer.text,
+        "answer": text,
         "confidence": answer.confidence,
         "latency_s": latency_s,
         "objects": [box_entry(box) for box in boxes],

@@ -58,11 +58,11 @@ class CornerFollower:
         """Follow the corners into the next image, (H, W, 3)."""
         height, width = rgb.shape[:2]
         small_width = min(width, WORK_WIDTH_PX)
-        gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        small = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         if small_width < width:
             size = (small_width, max(1, round(height * small_width / width)))
-            gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
-        gray = np.asarray(self._contrast.apply(gray), np.uint8)
+            small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
+        gray: NDArray[np.uint8] = np.asarray(self._contrast.apply(small)).astype(np.uint8)
         if self._gray is not None and self._gray.shape == gray.shape:
             self._follow(self._gray, gray)
         else:

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidllm_ros.geometry.point_cloud import PointCloud
+from vidllm_ros.streaming.memory_steps import FULL, MemoryStep
 from vidllm_ros.streaming.registration import Registration
 from vidllm_ros.streaming.tracking import TrackingSettings
 from vidllm_ros.streaming.window import WindowSettings
 from vidllm_ros.structures import Answer, GroundedBox, Reconstruction
 
 Float64 = NDArray[np.float64]
-
-NOT_SEEN = "not seen"
 
 
 class SessionError(RuntimeError):
@@ -60,6 +59,7 @@ class SessionSettings:
         max_question_chars: longest question.
         find_up: where nothing else places a world's first camera, let its first window say how
             that camera is tilted; where it cannot, the camera is taken as level.
+        largest: how much of a window there is memory for (memory_probe.py); fixed for a session.
     """
 
     window: WindowSettings = field(default_factory=WindowSettings)
@@ -71,6 +71,7 @@ class SessionSettings:
     max_window_pixels: int = 250_000
     max_question_chars: int = 2000
     find_up: bool = True
+    largest: MemoryStep = FULL
 
     def __post_init__(self) -> None:
         if not self.voxel_m > 0:

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from vidllm_ros.geometry.boxes import transform_box
 from vidllm_ros.geometry.point_cloud import PointCloud
 from vidllm_ros.geometry.window_cloud import window_cloud
-from vidllm_ros.prompts import asks_for_place, clean_text
+from vidllm_ros.prompts import clean_text, place_answer
 from vidllm_ros.streaming.backend import Backend
 from vidllm_ros.streaming.map_files import write_map
 from vidllm_ros.streaming.registration import frames_not_placed
 from vidllm_ros.streaming.results import (
-    NOT_SEEN,
     EmptyQuestionError,
     NoWindowYetError,
     QuestionTooLongError,
@@ -53,8 +52,8 @@ class Session:
     """Holds windows, map, objects and the scene that questions are asked of."""
 
     def __init__(self, backend: Backend, settings: SessionSettings | None = None) -> None:
-        self._runner = NetworkRunner(backend)
         self._settings = settings or SessionSettings()
+        self._runner = NetworkRunner(backend, self._settings.largest)
         self._lock = threading.RLock()
         self._window = FrameWindow(self._settings.window, prepare=self._runner.prepare)
         self._windows_done = 0
@@ -301,9 +300,9 @@ class Session:
         answer = self._runner.answer(newest.reconstruction.scene, words)
         boxes = [transform_box(newest.T_map_window, box) for box in answer.boxes]
         with self._lock:
-            named = tuple(world.tracker.identify(box) for box in boxes)
+            named = world.tracker.identify(boxes)
         return SessionAnswer(
-            text=answer.text if named or not asks_for_place(words) else NOT_SEEN,
+            text=place_answer(words, answer.text, bool(named)),
             confidence=answer.confidence,
             boxes=named,
             stamps_ns=answer.stamps_ns,

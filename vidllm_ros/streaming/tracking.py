@@ -34,7 +34,7 @@ class TrackingSettings:
         other_label_iou: overlap from which boxes of different labels are the same.
         center_share: boxes of one label whose centres are nearer than this share of their mean
             diagonal are the same even without overlap.
-        min_score: boxes below it begin no object.
+        min_score: boxes below it begin no object; 0 leaves it to the network's own threshold.
         memory: windows whose evidence the position is averaged over.
         forget: an object in full view that this many windows in a row did not find is forgotten.
         max_objects: bound; the least sure, longest unseen go first.
@@ -43,7 +43,7 @@ class TrackingSettings:
     same_label_iou: float = 0.15
     other_label_iou: float = 0.5
     center_share: float = 0.4
-    min_score: float = 0.1
+    min_score: float = 0.0
     memory: float = 5.0
     forget: int = 3
     max_objects: int = 500
@@ -124,13 +124,25 @@ class ObjectTracker:
         self._bound()
         return self.objects
 
-    def identify(self, box: GroundedBox) -> GroundedBox:
-        """Give a box of an answer the id of the object it is, if it is one; nothing is learnt."""
-        matched = self._match([box])
-        if not matched:
-            return box
-        known = self._tracks[matched[0]].box
-        return replace(box, object_id=known.object_id, last_seen_ns=known.last_seen_ns)
+    def identify(self, boxes: Sequence[GroundedBox]) -> tuple[GroundedBox, ...]:
+        """Give an answer's boxes the ids of the objects they are, each id once; learns nothing.
+
+        Where several may be one object the likest is; what is no known object has no id.
+        """
+        found = suppress_twins(boxes, self.settings)
+        matched = self._match(found)
+        known = [self._tracks[j].box for j in matched.values()]
+        spare = [box for i, box in enumerate(found) if i not in matched]
+        is_taken = likeness(spare, known, self.settings).any(axis=1)
+        strangers = {id(box) for box, taken in zip(spare, is_taken, strict=True) if not taken}
+        named = []
+        for i, box in enumerate(found):
+            if i in matched:
+                old = self._tracks[matched[i]].box
+                named.append(replace(box, object_id=old.object_id, last_seen_ns=old.last_seen_ns))
+            elif id(box) in strangers:
+                named.append(box)
+        return tuple(named)
 
     def _match(self, found: Sequence[GroundedBox]) -> dict[int, int]:
         """Pair found boxes with tracks, each at most once, for the greatest likeness in all."""
