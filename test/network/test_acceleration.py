@@ -58,13 +58,31 @@ def test_the_probe_times_what_runs_here_and_the_order_follows():
         functional.scaled_dot_product_attention(q, q, q)
 
 
-def test_quantising_needs_its_library_and_a_known_kind(build_tiny):
+def test_quantising_needs_its_library_a_known_kind_and_for_int4_a_gpu(build_tiny, monkeypatch):
     with pytest.raises(ValueError, match="quantize"):
         Acceleration(quantize="int3")
-    if can_quantize():
-        pytest.skip("torchao is installed")
-    with pytest.raises(ImportError, match="torchao"):
+    with pytest.raises(ImportError, match="expected torchao for int4 on cpu"):
+        accelerate(build_tiny(), Acceleration(quantize="int4"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not can_quantize("int8", CPU)
+    assert not can_quantize("int4", torch.device("cuda"))
+    with pytest.raises(ImportError, match="pip install torchao"):
         accelerate(build_tiny(), Acceleration(quantize="int8"))
+
+
+@torch.no_grad()
+def test_int8_is_near_and_leaves_the_word_tables(build_tiny):
+    pytest.importorskip("torchao")
+    plain, small = build_tiny(), build_tiny()
+    accelerate(small, Acceleration(quantize="int8"))
+    layer = small.language.model.model.layers[0].mlp.up_proj
+    assert layer.weight.qdata.dtype == torch.int8
+    assert type(small.language.model.lm_head.weight) is type(plain.language.model.lm_head.weight)
+    embeds = torch.randn(1, 12, plain.language.dim)
+    before = plain.language.model.base_model(inputs_embeds=embeds).last_hidden_state
+    after = small.language.model.base_model(inputs_embeds=embeds).last_hidden_state
+    off = (after - before).norm() / before.norm()
+    assert 0 < off < 0.02
 
 
 def test_ceilings_are_measured():

@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from vidllm_ros.network.memory_plan import Weights, ladder, plan_memory, weight_bytes
+from vidllm_ros.network.memory_plan import (
+    RESERVE,
+    STEP_NAMES,
+    Rung,
+    Weights,
+    ladder,
+    plan_memory,
+    weight_bytes,
+)
 from vidllm_ros.network.presets import paper_config
 
 GIB = 2**30
 PAPER = paper_config()
 WEIGHTS = Weights(int(3.2 * GIB), int(12.6 * GIB), int(0.5 * GIB))
+NOTHING = Weights(0, 0, 0)
 SIZE = (392, 518)
 
 
@@ -16,17 +25,16 @@ def plan(free_gib, **changes):
 
 def test_an_h200_gives_up_nothing_and_stays_within_the_documented_30_gb():
     chosen = plan(139)
-    assert (chosen.quantize, chosen.frames, chosen.shrink) == ("none", 32, 1.0)
+    assert chosen.rung == Rung("full", "none", 32, 1.0)
     assert chosen.fits
     assert chosen.needed_bytes < 30e9
 
 
 def test_less_memory_never_gives_a_lower_rung_of_the_ladder():
-    rungs = list(ladder(32))
+    rungs = ladder(32)
     places = []
     for free in (139, 30, 22, 16, 12, 9, 7, 5, 1):
-        chosen = plan(free)
-        places.append(rungs.index((chosen.quantize, chosen.frames, chosen.shrink)))
+        places.append(rungs.index(plan(free).rung))
     assert places == sorted(places)
     assert places[0] == 0
     assert places[-1] == len(rungs) - 1
@@ -42,16 +50,28 @@ def test_where_nothing_fits_it_says_so_with_both_numbers():
 
 
 def test_without_a_library_no_rung_is_quantised():
-    assert {quantize for quantize, _, _ in ladder(32, can_quantize=False)} == {"none"}
-    assert plan(12, can_quantize=False).quantize == "none"
+    assert {rung.quantize for rung in ladder(32, ())} == {"none"}
+    assert {rung.quantize for rung in ladder(32, ["int8"])} == {"none", "int8"}
+    assert plan(12, rungs=ladder(32, ())).rung.quantize == "none"
 
 
 def test_the_order_is_the_documented_one():
-    assert list(ladder(32)) == [
+    rungs = ladder(32)
+    assert tuple(rung.name for rung in rungs) == STEP_NAMES
+    assert [(rung.quantize, rung.frames, rung.shrink) for rung in rungs] == [
         ("none", 32, 1.0), ("int8", 32, 1.0), ("int4", 32, 1.0), ("int4", 16, 1.0),
         ("int4", 8, 1.0), ("int4", 8, 0.75), ("int4", 8, 0.5),
     ]  # fmt: skip
-    assert next(iter(ladder(4, can_quantize=False))) == ("none", 4, 1.0)
+    few = [(rung.name, rung.frames) for rung in ladder(4, ())]
+    assert few == [("full", 4), ("images_75", 4), ("images_50", 4)]
+
+
+def test_what_was_measured_beside_the_account_moves_the_choice_down():
+    lean = plan_memory(PAPER, NOTHING, 6 * GIB, SIZE, 32, slack=1.0)
+    heavy = plan_memory(PAPER, NOTHING, 6 * GIB, SIZE, 32, slack=1.15)
+    assert lean.rung.name == "full"
+    assert heavy.rung.frames < 32
+    assert heavy.needed_bytes <= RESERVE * heavy.free_bytes
 
 
 def test_int4_leaves_the_word_tables_as_they_are():

@@ -31,7 +31,11 @@ KERNELS = {
     "math": SDPBackend.MATH,
 }
 PROBE_REPETITIONS = 3
-QUANTISED = {"int8": "Int8WeightOnlyConfig", "int4": "Int4WeightOnlyConfig"}
+QUANTISED: dict[str, tuple[str, dict[str, str]]] = {
+    "int8": ("Int8WeightOnlyConfig", {}),
+    # The packing that PyTorch's own kernel reads; torchao's default wants a library of its own.
+    "int4": ("Int4WeightOnlyConfig", {"int4_packing_format": "tile_packed_to_4d"}),
+}
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def accelerate(model: VidLLM, choice: Acceleration) -> VidLLM:
         for head in (model.depth_head, model.metric_depth):
             head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if choice.quantize != "none":
-        _quantize(model.language.model, choice.quantize)
+        quantize_language(model, choice.quantize, model.device)
     if choice.compile:
         mode = "reduce-overhead" if model.device.type == "cuda" else "default"
         for module in _repeated(model):
@@ -88,18 +92,37 @@ def _repeated(model: VidLLM) -> list[nn.Module]:
     return [*blocks, model.depth_head.decoder, model.metric_depth.decoder]
 
 
-def can_quantize() -> bool:
-    """Say whether torchao is installed."""
-    return importlib.util.find_spec("torchao") is not None
+def can_quantize(kind: str, device: torch.device) -> bool:
+    """Say whether torchao is installed and has a kernel here: int4 runs on a GPU alone."""
+    return importlib.util.find_spec("torchao") is not None and (
+        kind == "int8" or device.type == "cuda"
+    )
 
 
-def _quantize(language: nn.Module, kind: str) -> None:
-    if not can_quantize():
+def quantize_language(model: VidLLM, kind: str, device: torch.device) -> None:
+    """Quantise the language model's linear layers in place, where they will run; tables stay.
+
+    Args:
+        model: on any device.
+        kind: "int8" or "int4", which is for bfloat16 on a GPU.
+        device: where each layer is taken to be quantised.
+
+    Raises:
+        ImportError: torchao is not installed, or cannot do it on this device.
+    """
+    if not can_quantize(kind, device):
         raise ImportError(
-            f"quantize: expected torchao for {kind}, found none; pip install torchao"
+            f"quantize: expected torchao for {kind} on {device.type} (int4: a GPU), found none; "
+            "pip install torchao, or choose none"
         )
     torchao: Any = importlib.import_module("torchao.quantization")
-    torchao.quantize_(language, getattr(torchao, QUANTISED[kind])())
+    name, settings = QUANTISED[kind]
+    torchao.quantize_(
+        model.language.model,
+        getattr(torchao, name)(**settings),
+        lambda module, path: isinstance(module, nn.Linear) and "lm_head" not in path,
+        device=device,
+    )
 
 
 def probe_attention(

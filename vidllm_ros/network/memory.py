@@ -7,10 +7,15 @@ Used by the node at configure and by `vidllm doctor`. Next: checkpoint.py, which
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+
+from vidllm_ros.network.memory_plan import Weights
 
 WORKING_ROOM = 1.5
 """Memory a window is taken to need, as a multiple of the weights: a rule of thumb, not measured,
@@ -33,3 +38,31 @@ def free_bytes(device: str) -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def resident_bytes() -> int:
+    """Return what this process holds of the machine's memory now."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def stored_weights(folder: Path, dtype: torch.dtype) -> Weights:
+    """Count a folder's weights from the heads of its files, as they will be loaded.
+
+    Args:
+        folder: of a checkpoint.
+        dtype: of the loaded weights; the camera head's are float32 anyhow.
+    """
+    geometry = language = tables = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(file), framework="pt") as stored:  # type: ignore[no-untyped-call]
+            for name in stored.keys():  # noqa: SIM118 - no mapping
+                width = 4 if name.startswith("camera_head.") else dtype.itemsize
+                size = math.prod(stored.get_slice(name).get_shape()) * width
+                if not name.startswith("language."):
+                    geometry += size
+                    continue
+                language += size
+                if "embed_tokens" in name or "lm_head" in name:
+                    tables += size
+    return Weights(geometry, language, tables)

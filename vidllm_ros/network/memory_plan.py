@@ -2,14 +2,14 @@
 """What to give up, and in which order, so that a window fits the memory that is free.
 
 The ladder: int8 language model, int4 language model, half the frames and half again, smaller
-images. `plan_memory` is a pure function of measured free memory and the account; who loads a model
-measures, plans, says what was chosen, and refuses where nothing fits. Next: account.py.
+images. `plan_memory` is a pure function of measured free memory, the account and, once a window
+has been measured, of how far the account is off. Next: streaming/memory_probe.py, which measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from vidllm_ros.network.account import Account, Workload
 from vidllm_ros.network.configuration import VidLLMConfig
@@ -19,7 +19,10 @@ RESERVE = 0.9
 SLACK = 1.25
 """Activations beside those of the account: buffers of kernels, fragments."""
 LEAST_FRAMES = 8
-SHRINKS = (1.0, 0.75, 0.5)
+KINDS = ("int8", "int4")
+STEP_NAMES = (
+    "full", *KINDS, "half_frames", "quarter_frames", "images_75", "images_50",
+)  # fmt: skip
 WEIGHT_SHARE = {"none": 1.0, "int8": 0.53, "int4": 0.30}
 """Of half-precision weights, scales included: one byte, or half a byte, and a scale a group."""
 
@@ -40,20 +43,42 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
-    """A rung of the ladder.
+class Rung:
+    """A step of the ladder.
 
     Attributes:
+        name: of `STEP_NAMES`.
         quantize: "none", "int8" or "int4": of the language model's linear layers.
         frames: of a window.
         shrink: share of the image size.
-        needed_bytes: what the account says it takes.
-        free_bytes: what was free.
     """
 
+    name: str
     quantize: str
     frames: int
     shrink: float
+
+    @property
+    def words(self) -> str:
+        """What it gives up, for a log and for diagnostics."""
+        given_up = [] if self.quantize == "none" else [f"language model in {self.quantize}"]
+        given_up.append(f"{self.frames} frames")
+        if self.shrink < 1:
+            given_up.append(f"images at {self.shrink:.0%}")
+        return ", ".join(given_up)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """A rung, and what it takes.
+
+    Attributes:
+        rung: what is given up.
+        needed_bytes: what account, weights and slack say it takes.
+        free_bytes: what was free.
+    """
+
+    rung: Rung
     needed_bytes: int
     free_bytes: int
 
@@ -64,12 +89,13 @@ class MemoryPlan:
     @property
     def words(self) -> str:
         """What the plan is, for a log and for diagnostics."""
-        given_up = [] if self.quantize == "none" else [f"language model in {self.quantize}"]
-        given_up.append(f"{self.frames} frames")
-        if self.shrink < 1:
-            given_up.append(f"images at {self.shrink:.0%}")
-        need, free = self.needed_bytes / 2**30, self.free_bytes / 2**30
-        return f"{', '.join(given_up)}: needs {need:.1f} GiB of {free:.1f} GiB free"
+        need, free = size_words(self.needed_bytes), size_words(self.free_bytes)
+        return f"{self.rung.words}: needs {need} of {free} free"
+
+
+def size_words(count: float) -> str:
+    """Say so many bytes in GiB, or MiB where there are few."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 def plan_memory(
@@ -79,18 +105,20 @@ def plan_memory(
     size: tuple[int, int],
     frames: int,
     bytes_per_value: int = 2,
-    can_quantize: bool = True,
+    rungs: Sequence[Rung] = (),
+    slack: float = SLACK,
 ) -> MemoryPlan:
     """Choose the first rung that fits; the last one, with `fits` False, where none does.
 
     Args:
         config: of the network.
-        weights: in the precision they are loaded in.
-        free_bytes: measured on the device, before loading.
+        weights: in the precision they are loaded in; zeros once they are loaded.
+        free_bytes: measured on the device.
         size: (H, W) of a frame at the network, px.
         frames: of a window, wished for.
         bytes_per_value: of activations.
-        can_quantize: whether a library for it is installed; without, those rungs are left out.
+        rungs: to choose from; the whole ladder where empty.
+        slack: measured activations over the account's.
 
     Raises:
         ValueError: nothing was asked for.
@@ -98,31 +126,48 @@ def plan_memory(
     if frames < 1 or free_bytes < 0:
         raise ValueError(f"frames, free_bytes: expected >= 1 and >= 0, got {frames}, {free_bytes}")
     chosen: MemoryPlan | None = None
-    for quantize, count, shrink in ladder(frames, can_quantize):
-        load = Workload(
-            count, _shrunk(size, shrink, config.patch_size), config.max_scene_tokens,
-            bytes_per_value=bytes_per_value,
-        )  # fmt: skip
-        needed = weight_bytes(weights, quantize) + SLACK * _peak(config, load)
-        chosen = MemoryPlan(quantize, count, shrink, int(needed), free_bytes)
+    for rung in rungs or ladder(frames):
+        passing = activation_bytes(config, size, rung, bytes_per_value)
+        needed = weight_bytes(weights, rung.quantize) + slack * passing
+        chosen = MemoryPlan(rung, int(needed), free_bytes)
         if chosen.fits:
             break
     assert chosen is not None  # the ladder has a first rung
     return chosen
 
 
-def ladder(frames: int, can_quantize: bool = True) -> Iterator[tuple[str, int, float]]:
-    """Yield quantisation, frames and share of the image size, what costs least given up first."""
-    rungs = ["none", "int8", "int4"] if can_quantize else ["none"]
-    for quantize in rungs:
-        yield quantize, frames, 1.0
-    last = rungs[-1]
-    counts = [frames]
-    while counts[-1] // 2 >= LEAST_FRAMES:
-        counts.append(counts[-1] // 2)
-        yield last, counts[-1], 1.0
-    for shrink in SHRINKS[1:]:
-        yield last, counts[-1], shrink
+def ladder(frames: int, kinds: Sequence[str] = KINDS) -> list[Rung]:
+    """Return the rungs, what costs least given up first.
+
+    Args:
+        frames: of a full window.
+        kinds: of `KINDS`, those that can be had; the rungs of the others are left out.
+    """
+    least = min(LEAST_FRAMES, frames)
+    half, quarter = max(least, frames // 2), max(least, frames // 4)
+    rungs = [Rung("full", "none", frames, 1.0)]
+    rungs += [Rung(kind, kind, frames, 1.0) for kind in KINDS if kind in kinds]
+    last = rungs[-1].quantize
+    for name, count, shrink in (
+        ("half_frames", half, 1.0),
+        ("quarter_frames", quarter, 1.0),
+        ("images_75", quarter, 0.75),
+        ("images_50", quarter, 0.5),
+    ):
+        if (count, shrink) != (rungs[-1].frames, rungs[-1].shrink):
+            rungs.append(Rung(name, last, count, shrink))
+    return rungs
+
+
+def activation_bytes(
+    config: VidLLMConfig, size: tuple[int, int], rung: Rung, bytes_per_value: int
+) -> float:
+    """Return what the account says a rung's window takes beside the weights, bytes."""
+    load = Workload(
+        rung.frames, _shrunk(size, rung.shrink, config.patch_size), config.max_scene_tokens,
+        bytes_per_value=bytes_per_value,
+    )  # fmt: skip
+    return _peak(config, load)
 
 
 def weight_bytes(weights: Weights, quantize: str) -> float:
@@ -141,8 +186,3 @@ def _peak(config: VidLLMConfig, load: Workload) -> float:
     kept = dict(Account(config, load).kept_bytes())
     passing = max(kept.pop("block"), kept.pop("dense_maps"))
     return sum(kept.values()) + passing
-
-
-def shrink_workload(load: Workload, plan: MemoryPlan, patch: int) -> Workload:
-    """Return the workload as the plan leaves it."""
-    return replace(load, frames=plan.frames, size=_shrunk(load.size, plan.shrink, patch))

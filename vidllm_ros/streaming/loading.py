@@ -21,7 +21,9 @@ import vidllm_ros
 if TYPE_CHECKING:
     import torch
 
+    from vidllm_ros.network.vidllm import VidLLM
     from vidllm_ros.streaming.backend import Backend
+    from vidllm_ros.streaming.memory_probe import MemoryChoice
 
 BUNDLED_MODEL = "vidllm-nano"
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -47,21 +49,45 @@ class LoadingError(ValueError):
 
 
 @dataclass(frozen=True)
+class Fit:
+    """Windows to find memory for.
+
+    Attributes:
+        frames: of a window.
+        step: of the ladder (network/memory_plan.py), "auto" to measure.
+    """
+
+    frames: int
+    step: str = "auto"
+
+
+@dataclass(frozen=True)
 class LoadedBackend:
-    """What computes, and where; `notes` are lines for the log: origins and licences."""
+    """What computes, and where.
+
+    Attributes:
+        backend, name, device, precision: of what computes.
+        notes: lines for the log: origins and licences.
+        memory: how much of a window there is memory for; None where nobody asked.
+    """
 
     backend: Backend
     name: str
     device: str
     precision: str
     notes: tuple[str, ...] = ()
+    memory: MemoryChoice | None = None
 
     def __str__(self) -> str:
         return f"{self.name} on {self.device} in {self.precision}"
 
 
 def load_backend(
-    name: BackendName | str, model: str | Path, device: str = "auto", precision: str = "auto"
+    name: BackendName | str,
+    model: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    fit: Fit | None = None,
 ) -> LoadedBackend:
     """Load what computes.
 
@@ -70,6 +96,8 @@ def load_backend(
         model: folder of the weights, or the name of a bundled model.
         device: auto, cpu, cuda or cuda:N.
         precision: one of `PRECISIONS`.
+        fit: windows to find memory for, which "vidllm" measures; None and the other backends
+            refuse what does not fit and else begin with whole windows.
 
     Raises:
         LoadingError: it cannot be loaded.
@@ -84,18 +112,47 @@ def load_backend(
     folder = find_model(model)
     try:
         check_kind(folder, wanted)
-        check_memory(folder, where, dtype)
-        backend = _LOADERS[wanted](folder, where, dtype)
+        if wanted is BackendName.VIDLLM and fit is not None:
+            backend, memory = _load_fitting(folder, where, dtype, fit)
+        else:
+            check_memory(folder, where, dtype)
+            backend, memory = _LOADERS[wanted](folder, where, dtype), None
         notes = licence_notes(folder, wanted)
     except (ValueError, OSError) as error:
         raise LoadingError(str(error)) from error
     except (RuntimeError, MemoryError) as error:  # torch says out of memory as RuntimeError
         raise LoadingError(f"model: {folder} cannot be loaded on {where}: {error}") from error
     kind = str(dtype).removeprefix("torch.")
-    return LoadedBackend(backend, wanted.value, str(where), kind, notes)
+    return LoadedBackend(backend, wanted.value, str(where), kind, notes, memory)
 
 
-def _load_vidllm(folder: Path, device: torch.device, dtype: torch.dtype) -> Backend:
+def _load_fitting(
+    folder: Path, device: torch.device, dtype: torch.dtype, fit: Fit
+) -> tuple[Backend, MemoryChoice]:
+    """Load the network as small as memory asks for, and measure how large a window may be.
+
+    Raises:
+        ValueError, MemoryError: not even the smallest step fits.
+    """
+    import torch
+
+    from vidllm_ros.network.acceleration import quantize_language
+    from vidllm_ros.streaming import memory_probe
+
+    rungs = memory_probe.usable_rungs(fit.frames, fit.step, device)
+    plan = memory_probe.plan_folder(folder, device, dtype, rungs)
+    kind = plan.rung.quantize
+    if kind == "none":
+        model = _load_vidllm(folder, device, dtype)
+    else:  # whole on the host, so that the device never holds what does not fit
+        model = _load_vidllm(folder, torch.device("cpu"), dtype)
+        quantize_language(model, kind, device)
+        model.to(device=device)  # type: ignore[call-arg, misc]
+    left = memory_probe.rungs_left(rungs, plan.rung)
+    return model, memory_probe.choose_step(model, device, left, fit.frames, fit.step)
+
+
+def _load_vidllm(folder: Path, device: torch.device, dtype: torch.dtype) -> VidLLM:
     from transformers.utils import logging as transformers_logging
 
     from vidllm_ros.network.checkpoint import load_vidllm

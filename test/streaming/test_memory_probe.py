@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How large a window may be is measured at loading; a limit is pretended, the network is real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidllm_ros.network import memory
+from vidllm_ros.network.memory_plan import Rung
+from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.streaming import memory_probe
+from vidllm_ros.streaming.loading import Fit, LoadingError, load_backend
+from vidllm_ros.streaming.memory_probe import MemoryMeter, rungs_left, usable_rungs
+from vidllm_ros.streaming.memory_steps import MemoryStep, MemorySteps
+
+NANO = Path(__file__).parents[2] / "models" / "vidllm-nano"
+CPU = torch.device("cpu")
+MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def without_torchao(monkeypatch):
+    monkeypatch.setattr(memory_probe, "can_quantize", lambda kind, device: False)
+
+
+@pytest.fixture
+def pretend_free(monkeypatch):
+    def pretend(mib: float) -> None:
+        monkeypatch.setattr(memory, "free_bytes", lambda device: int(mib * MIB))
+
+    return pretend
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Frames and shrink of every window the network computes."""
+    seen = []
+    whole = VidLLM.reconstruct
+
+    def note(self, frames, shrink=1.0):
+        seen.append((len(frames), shrink))
+        return whole(self, frames, shrink)
+
+    monkeypatch.setattr(VidLLM, "reconstruct", note)
+    return seen
+
+
+def test_where_there_is_plenty_a_small_window_is_measured_and_nothing_given_up(windows):
+    loaded = load_backend("vidllm", NANO, "cpu", fit=Fit(32))
+    assert windows == [(8, 1.0)]
+    assert loaded.memory.step == MemoryStep(1.0, 1.0)
+    assert loaded.memory.words.startswith("32 frames: needs ")
+    assert "MiB with 8 frames" in loaded.memory.words
+    assert len(loaded.backend.frame_cache) == 0  # nothing of it is remembered
+
+
+def test_what_is_measured_decides_and_not_the_account(pretend_free, monkeypatch):
+    monkeypatch.setattr(memory_probe, "run_window", lambda *_: 90 * MIB)
+    pretend_free(130)
+    chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32)).memory
+    assert chosen.rung.name == "half_frames"
+    assert chosen.step == MemoryStep(0.5, 1.0)
+    assert "measured 90 MiB with 8 frames, and tried" in chosen.words
+
+
+def test_where_it_is_tight_the_window_is_tried_and_a_smaller_one_taken(pretend_free, monkeypatch):
+    tried = []
+
+    def run(model, device, size, rung):
+        tried.append((rung.frames, rung.shrink))
+        if rung.frames > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 60 * MIB
+
+    monkeypatch.setattr(memory_probe, "run_window", run)
+    pretend_free(130)
+    chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32)).memory
+    assert tried == [(8, 1.0), (32, 1.0), (16, 1.0)]
+    assert chosen.rung == Rung("quarter_frames", "none", 8, 1.0)
+    assert chosen.words.startswith("8 frames: needs ")
+
+
+def test_where_nothing_fits_loading_is_refused_with_both_numbers(pretend_free):
+    pretend_free(20)
+    with pytest.raises(LoadingError, match=r"8 frames, images at 50%: needs \d+ MiB of 20 MiB"):
+        load_backend("vidllm", NANO, "cpu", fit=Fit(32))
+
+
+def test_a_step_fixed_by_hand_is_taken_unmeasured(windows):
+    chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32, "images_75")).memory
+    assert (chosen.rung.frames, chosen.rung.shrink) == (8, 0.75)
+    assert chosen.words == "8 frames, images at 75%, fixed by memory_step"
+    assert windows == []
+
+
+def test_steps_that_are_not_to_be_had_are_refused():
+    with pytest.raises(ValueError, match="memory_step: expected auto or one of"):
+        usable_rungs(32, "half", CPU)
+    with pytest.raises(ValueError, match="pip install torchao"):
+        usable_rungs(32, "int8", CPU)
+    assert usable_rungs(4, "half_frames", CPU) == [Rung("full", "none", 4, 1.0)]
+
+
+def test_once_loaded_only_frames_and_images_are_left_to_give_up(monkeypatch):
+    monkeypatch.setattr(memory_probe, "can_quantize", lambda kind, device: True)
+    rungs = usable_rungs(32, "auto", torch.device("cuda"))
+    names = [rung.name for rung in rungs_left(rungs, rungs[1])]
+    assert names == ["int8", "half_frames", "quarter_frames", "images_75", "images_50"]
+    assert {rung.quantize for rung in rungs_left(rungs, rungs[0])} == {"none"}
+
+
+def test_the_meter_sees_what_was_held_in_between():
+    with MemoryMeter(CPU) as meter:
+        held = torch.ones(40_000_000)
+        total = float(held.sum())
+        del held
+    assert total == 40_000_000
+    assert meter.peak_bytes > 0.8 * 160e6
+
+
+def test_a_session_begins_at_the_chosen_step_and_never_exceeds_it():
+    steps = MemorySteps(MemoryStep(0.5, 1.0))
+    assert steps.step == MemoryStep(0.5, 1.0)
+    assert steps.words(32) == ""
+    sizes = [steps.step]
+    while steps.down():
+        sizes.append(steps.step)
+    assert [(s.frames, s.shrink) for s in sizes] == [
+        (0.5, 1.0), (0.25, 1.0), (0.25, 0.75), (0.25, 0.5),
+    ]  # fmt: skip
+    for _ in range(400):
+        steps.worked()
+    assert steps.step == MemoryStep(0.5, 1.0)
