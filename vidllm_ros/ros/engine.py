@@ -53,6 +53,7 @@ def session_settings(parameters: NodeParameters) -> SessionSettings:
             min_frames=parameters.window_min_frames,
             min_gap_s=parameters.min_gap_s,
             min_motion=parameters.min_motion,
+            keyframe_motion=parameters.keyframe_motion,
             max_gap_s=parameters.max_gap_s,
             backward_tolerance_s=parameters.clock_jump_s,
         ),

@@ -161,10 +161,18 @@ class NodeParameters:
     )
     min_motion: float = _parameter(
         WindowSettings.min_motion,
-        "Frames whose mean change of brightness (0 to 255) to the last kept one is smaller are "
-        "passed over; 0 keeps them.",
+        "Frames whose mean change of brightness (0 to 255) to the last keyframe is smaller show "
+        "the same view: the newest is shown, and none is kept; 0 keeps them.",
         _CONFIGURE,
         (0.0, 255.0),
+    )
+    keyframe_motion: float = _parameter(
+        WindowSettings.keyframe_motion,
+        "Windows are made of keyframes: frames whose view has moved by this share of the image's "
+        "width since the last one (median of followed corners). The newest frame is always "
+        "shown; 0 makes every frame a keyframe.",
+        _CONFIGURE,
+        (0.0, 1.0),
     )
     max_gap_s: float = _parameter(
         WindowSettings.max_gap_s,
