@@ -12,7 +12,7 @@ from vidllm_ros.network import memory
 from vidllm_ros.network.memory_plan import Rung
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.streaming import memory_probe
-from vidllm_ros.streaming.loading import Fit, LoadingError, load_backend
+from vidllm_ros.streaming.loading import MEMORY_STEPS, Fit, LoadingError, load_backend
 from vidllm_ros.streaming.memory_probe import MemoryMeter, rungs_left, usable_rungs
 from vidllm_ros.streaming.memory_steps import MemoryStep, MemorySteps
 
@@ -101,6 +101,7 @@ def test_steps_that_are_not_to_be_had_are_refused():
         usable_rungs(32, "half", CPU)
     with pytest.raises(ValueError, match="pip install torchao"):
         usable_rungs(32, "int8", CPU)
+    assert (memory_probe.AUTO, *memory_probe.STEP_NAMES) == MEMORY_STEPS  # one free of torch
     assert usable_rungs(4, "half_frames", CPU) == [Rung("full", "none", 4, 1.0)]
 
 

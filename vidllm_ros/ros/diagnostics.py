@@ -23,6 +23,7 @@ from vidllm_ros.ros.dds_profile import PROFILE, find_profile
 from vidllm_ros.ros.health import Health, InputReport, LinkReport, cause_of_silence
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.qos import profile
+from vidllm_ros.streaming.memory_probe import MemoryChoice
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD_S = 1.0
@@ -44,6 +45,7 @@ class Situation:
         memory_bytes: held by the process on the device.
         free_bytes: free on the device.
         reduced: how the newest window was cut where memory was short, in words; else empty.
+        memory: how much of a window there is memory for; None where that was not measured.
         listeners: subscriptions to the results, all topics together.
         scale_check: measured depth against ours, in words; empty without a depth topic.
     """
@@ -58,6 +60,7 @@ class Situation:
     memory_bytes: int = 0
     free_bytes: int = 0
     reduced: str = ""
+    memory: MemoryChoice | None = None
     listeners: int = 0
     scale_check: str = ""
 
@@ -181,12 +184,16 @@ def _memory(situation: Situation) -> Part:
         "used_bytes": situation.memory_bytes,
         "free_bytes": situation.free_bytes,
         "state": situation.state,
+        "step": situation.memory.rung.name if situation.memory else "",
+        "step_why": situation.memory.words if situation.memory else "",
     }
     used, free = situation.memory_bytes / 2**20, situation.free_bytes / 2**20
     who = situation.device or "the node, no model loaded"
     words = f"{used:.0f} MiB used by {who}; {free:.0f} MiB free"
     if situation.reduced:
         return WARN, f"{situation.reduced}; {words}", values
+    if situation.memory is not None and situation.memory.rung.name != "full":
+        return WARN, f"short of memory since configure: {situation.memory.words}; {words}", values
     return OK, words, values
 
 

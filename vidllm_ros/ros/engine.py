@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,10 @@ class Engine:
         self._on_failed = on_failed
         self._on_warning = on_warning
         self._applied = parameters()
-        self._session = Session(loaded.backend, session_settings(self._applied))
+        settings = session_settings(self._applied)
+        if loaded.memory is not None:
+            settings = replace(settings, largest=loaded.memory.step)
+        self._session = Session(loaded.backend, settings)
         self._worker = Worker(self._applied.ask_queue)
         self._is_running = False
         self._questions: set[Future[SessionAnswer]] = set()

@@ -48,7 +48,7 @@ from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.questions import Questions
 from vidllm_ros.ros.transforms import CameraTransform
 from vidllm_ros.ros.window_reports import WindowReports
-from vidllm_ros.streaming.loading import LoadingError, load_backend
+from vidllm_ros.streaming.loading import Fit, LoadingError, load_backend
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 EXECUTOR_THREADS = 48
@@ -130,6 +130,7 @@ class VidllmNode(LifecycleNode):
             memory_bytes=memory_used_bytes(loaded.device if loaded else "cpu"),
             free_bytes=free_bytes(loaded.device if loaded else "cpu"),
             reduced=engine.reduced if engine else "",
+            memory=loaded.memory if loaded else None,
             listeners=outputs.listeners if outputs else 0,
             scale_check=engine.scale_check.words if engine else "",
         )
@@ -148,7 +149,10 @@ class VidllmNode(LifecycleNode):
         started = time.monotonic()
         log.info(f"configure: {describe_torch()}; {describe_libraries()}")
         try:
-            loaded = load_backend(wanted.backend, wanted.model, wanted.device, wanted.precision)
+            fit = Fit(wanted.window_size, wanted.memory_step)
+            loaded = load_backend(
+                wanted.backend, wanted.model, wanted.device, wanted.precision, fit
+            )
         except LoadingError as error:
             log.error(f"configure: {error}")
             self._health.failed(str(error))
@@ -162,6 +166,8 @@ class VidllmNode(LifecycleNode):
             log.warning,
         )
         log.info(f"configure: {describe_memory(loaded, used)}, {time.monotonic() - started:.1f} s")
+        if loaded.memory is not None:
+            log.info(f"configure: memory for {loaded.memory.words}")
         for line in loaded.notes:
             log.info(f"configure: {line}")
         if loaded.name == "standin":

@@ -20,6 +20,7 @@ from vidllm_ros.streaming.loading import (
     BUNDLED_MODEL,
     DEVICE_PATTERN,
     DEVICE_WORDS,
+    MEMORY_STEPS,
     PRECISIONS,
     BackendName,
 )
@@ -100,6 +101,14 @@ class NodeParameters:
         "Number format of the weights; auto is bfloat16 on a GPU that has it, else float32.",
         _CONFIGURE,
         choices=PRECISIONS,
+    )
+    memory_step: str = _parameter(
+        MEMORY_STEPS[0],
+        "How much of a window is computed: auto measures at configure what there is memory for; "
+        "full, int8, int4 (language model), half_frames, quarter_frames, images_75 or images_50 "
+        "fixes it.",
+        _CONFIGURE,
+        choices=MEMORY_STEPS,
     )
     autostart: bool = _parameter(
         True, "Configure and activate without being asked.", _FIXED

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 BUNDLED_MODEL = "vidllm-nano"
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+MEMORY_STEPS = (
+    "auto", "full", "int8", "int4", "half_frames", "quarter_frames", "images_75", "images_50",
+)  # fmt: skip
+"""What a node may be told of memory: measure, or one of network/memory_plan.py's names."""
 DEVICE_PATTERN = r"auto|cpu|cuda(:\d+)?"
 DEVICE_WORDS = "auto, cpu, cuda or cuda:N"
 
