@@ -205,7 +205,7 @@ def measure(node: LifecycleNode, options: argparse.Namespace) -> dict[str, Any]:
     report = measure_cloud(options.repetitions)
     model = load_vidllm(options.model, choose_device(options.device))
     shown = load_frames(options.frames)
-    parameters = NodeParameters()
+    parameters = NodeParameters(keyframe_motion=0.0)  # every frame: the film makes full windows
     bench = WindowBench(node, model, parameters)
     bench.open()
     try:
