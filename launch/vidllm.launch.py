@@ -30,7 +30,7 @@ from vidllm_ros.ros.parameters import defaults, specs
 
 SHARE = Path(get_package_share_directory("vidllm_ros"))
 NODE_NAME = "vidllm"
-PARAMETER_ARGUMENTS = ("model", "device", "image_transport", "autostart")
+PARAMETER_ARGUMENTS = ("backend", "model", "device", "image_transport", "autostart")
 TRUE_OR_FALSE = ["", "true", "false"]
 RVIZ_TOPICS = (
     "points",

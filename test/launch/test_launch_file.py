@@ -14,8 +14,8 @@ from vidllm_ros.ros.parameters import defaults
 
 Start = Callable[..., list[SimpleNamespace]]
 PROMISED = {
-    *("namespace", "params_file", "model", "device", "image", "camera_info", "image_transport"),
-    *("use_sim_time", "autostart", "rviz", "log_level", "dds_profile"),
+    *("namespace", "params_file", "backend", "model", "device", "image", "camera_info"),
+    *("image_transport", "use_sim_time", "autostart", "rviz", "log_level", "dds_profile"),
 }
 
 
@@ -33,6 +33,7 @@ def test_no_default_of_a_parameter_stands_here(arguments: dict[str, Any]) -> Non
 
 def test_closed_choices_take_the_empty_default(arguments: dict[str, Any]) -> None:
     assert arguments["image_transport"].choices == ["", "raw", "compressed"]
+    assert "vggt_llava3d" in arguments["backend"].choices
     assert arguments["autostart"].choices == ["", "true", "false"]
     assert arguments["model"].choices is None
 
