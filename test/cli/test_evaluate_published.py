@@ -108,3 +108,8 @@ def test_each_language_benchmark_from_files_to_the_report(name, tmp_path, monkey
     assert report.get("boxes", "").startswith(boxes or "")
     assert ("boxes" in report) == (boxes is not None)
     assert out.with_suffix(".html").read_text().count("class='case'") == report["cases"]
+
+
+def test_every_benchmark_runs_from_the_command_line():
+    """SynthRooms does in test_evaluate.py."""
+    assert {*EXPECTED, *LANGUAGE, "synthrooms"} == set(evaluate.BENCHMARKS)
