@@ -16,6 +16,7 @@ from vidllm_ros.cli import evaluate, score
 from vidllm_ros.evaluation import caption_metrics
 from vidllm_ros.evaluation.benchmark_registry import BENCHMARKS, load_benchmark
 from vidllm_ros.evaluation.benchmark_run import read_predictions
+from vidllm_ros.evaluation.predictor import ScoredAabb
 
 NAN = float("nan")
 ROOM = "synthroom1000000"
@@ -176,3 +177,43 @@ def test_a_value_the_protocol_has_a_rule_for_is_scored(name, predicted, tmp_path
 
 def test_every_benchmark_is_here():
     assert set(WRONG) == set(BENCHMARKS)
+
+
+def broken(name):
+    """Return what a broken model gives, by the method that a benchmark asks."""
+    nan_box = ScoredAabb(np.array([0, 0, 0, 1, 1, NAN]))
+    return {
+        "scanqa": ("answer", None),
+        "sqa3d": ("answer", 3),
+        "scan2cap": ("caption", None),
+        "scanrefer": ("ground_one", nan_box),
+        "multi3drefer": ("ground", [nan_box]),
+        "nr3d": ("choose", 1.5),
+        "sr3d": ("choose", "chair"),
+        "nyuv2": ("depth", np.zeros((2, 3, 3))),
+        "co3dv2": ("poses", np.full((10, 4, 4), NAN)),
+        "re10k": ("poses", np.ones((10, 4, 4))),
+        "scannet-reconstruction": ("cloud", np.full((2, 3), NAN)),
+        "synthrooms": ("depth", np.full((2, 4, 4), NAN)),
+    }[name]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_broken_model_is_stopped_at_its_first_case(
+    name, predicted, tmp_path, capsys, monkeypatch
+):
+    """Not after hours of predicting, with a record in the folder that no later run would mend."""
+    import blind_models
+
+    root, records = predicted(name)
+    capsys.readouterr()
+    method, value = broken(name)
+    monkeypatch.setattr(blind_models.Blind, method, lambda self, seen, *rest, **more: value)
+    out = tmp_path / "r.json"
+    run = [name, "--data", str(root), "--out", str(out), "--predictor", "blind_models:Blind"]
+    if name == "synthrooms":
+        run += [*SMALL_ROOM, "--baseline-rooms", "0"]
+    assert evaluate.main(run) == 1
+    line = capsys.readouterr().err.split("vidllm evaluate:")[1]
+    assert records[0]["case_id"] in line or "prediction" in line
+    assert not list((tmp_path / "r.predictions").glob("*.jsonl"))

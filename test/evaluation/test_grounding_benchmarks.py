@@ -239,6 +239,10 @@ def test_a_predictor_sees_aligned_pose_and_boxes(root):
     assert np.allclose(view.proposals[3].aabb, box(3), atol=1e-5)
     record = m.NR3D.predict(Pointer(), view, next(iter(cases)))
     assert record == {"case_id": "0", "object_id": 0}
+    numpys = Pointer()
+    numpys.choose = lambda seen, phrase: np.int64(3)
+    chosen = m.NR3D.predict(numpys, view, next(iter(cases)))["object_id"]
+    assert (chosen, type(chosen)) == (3, int)
 
 
 def test_a_scene_without_the_target_names_the_utterance(root):

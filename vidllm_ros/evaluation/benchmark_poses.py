@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vidllm_ros.data import co3d, realestate10k
 from vidllm_ros.data.published_files import read_colour
 from vidllm_ros.evaluation.benchmark_cases import (
+    CASE_ID,
     Benchmark,
     Case,
     Cases,
@@ -121,7 +122,25 @@ def predict(predictor: Predictor, seen: Any, case: Case) -> Record:
     poses = np.asarray(require_ability(predictor, "poses")(seen), np.float64)
     if poses.shape != case.truth.shape:
         raise ValueError(f"{case.case_id}: expected poses {case.truth.shape}, got {poses.shape}")
-    return {POSES: poses.tolist()}
+    record = {CASE_ID: case.case_id, POSES: poses.tolist()}
+    checked_poses(record, case)
+    return record
+
+
+def checked_poses(record: Record, case: Case) -> NDArray[np.float64]:
+    """Return the poses of a record, (S, 4, 4).
+
+    Raises:
+        ValueError: they are missing, of another shape, not finite or no rotations; names the case.
+    """
+    poses = record_array(record, POSES, case.truth.shape)
+    for index, R in enumerate(poses[:, :3, :3]):
+        if np.abs(R @ R.T - np.eye(3)).max() > 1e-2 or np.linalg.det(R) < 0:
+            raise ValueError(
+                f"prediction {case.case_id!r}, {POSES}[{index}]: expected a rotation, got "
+                f"{np.round(R, 3).tolist()}; mend it"
+            )
+    return poses
 
 
 def pair_errors(
@@ -131,14 +150,7 @@ def pair_errors(
     require_predictions(cases, predictions)
     errors = {}
     for case in cases:
-        record = predictions[case.case_id]
-        poses = record_array(record, POSES, case.truth.shape)
-        for index, R in enumerate(poses[:, :3, :3]):
-            if np.abs(R @ R.T - np.eye(3)).max() > 1e-2 or np.linalg.det(R) < 0:
-                raise ValueError(
-                    f"prediction {case.case_id!r}, {POSES}[{index}]: expected a rotation, got "
-                    f"{np.round(R, 3).tolist()}; mend it"
-                )
+        poses = checked_poses(predictions[case.case_id], case)
         errors[case.case_id] = relative_pose_errors(poses, case.truth)
     return errors
 

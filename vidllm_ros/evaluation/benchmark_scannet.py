@@ -26,6 +26,7 @@ from vidllm_ros.data.scannet_frames import (
     mesh_file,
 )
 from vidllm_ros.evaluation.benchmark_cases import (
+    CASE_ID,
     Benchmark,
     Case,
     Cases,
@@ -108,9 +109,9 @@ def load(data_dir: Path, split: str) -> Cases:
 def predict(predictor: Predictor, seen: Any, case: Case) -> Record:
     """Ask for the cloud, (N, 3), m, in the first frame's optical frame."""
     cloud = np.asarray(require_ability(predictor, "cloud")(seen), np.float32)
-    if cloud.ndim != 2 or cloud.shape[1] != 3:
-        raise ValueError(f"{case.case_id}: expected a cloud (N, 3), got shape {cloud.shape}")
-    return {CLOUD: cloud}
+    record = {CASE_ID: case.case_id, CLOUD: cloud}
+    record_array(record, CLOUD, (None, 3))
+    return record
 
 
 def score(cases: Cases, predictions: Mapping[str, Record]) -> Scores:

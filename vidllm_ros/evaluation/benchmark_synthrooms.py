@@ -26,7 +26,14 @@ from vidllm_ros.data.synthrooms.prerender import (
     sample_path,
 )
 from vidllm_ros.data.synthrooms.storage import load_sample
-from vidllm_ros.evaluation.benchmark_cases import Benchmark, Case, Cases, Record
+from vidllm_ros.evaluation.benchmark_cases import (
+    CASE_ID,
+    Benchmark,
+    Case,
+    Cases,
+    Record,
+    record_array,
+)
 from vidllm_ros.evaluation.benchmark_seeds import TEST_SEEDS, parse_seeds
 from vidllm_ros.evaluation.benchmark_synthrooms_scores import GEOMETRY, score, task_of
 from vidllm_ros.evaluation.caption_benchmarks import CaptionTruth, predict_caption
@@ -84,11 +91,17 @@ def predict(predictor: Predictor, seen: Any, case: Case) -> Record:
     task = task_of(case.case_id)
     if task != GEOMETRY:
         return PREDICT[task](predictor, seen, case)
-    return {
+    record = {
+        CASE_ID: case.case_id,
         "depth": np.asarray(require_ability(predictor, "depth")(seen), np.float32),
         "T_world_camera": np.asarray(require_ability(predictor, "poses")(seen), float).tolist(),
         "cloud": np.asarray(require_ability(predictor, "cloud")(seen), np.float32),
     }
+    frames = len(case.truth)
+    record_array(record, "depth", (frames, None, None))
+    record_array(record, "T_world_camera", (frames, 4, 4))
+    record_array(record, "cloud", (None, 3))
+    return record
 
 
 def load(data_dir: Path, split: str, frames: int = FRAMES) -> Cases:

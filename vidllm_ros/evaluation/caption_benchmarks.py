@@ -123,7 +123,9 @@ def predict_caption(predictor: Predictor, seen: Any, case: Case) -> Record:
     text = ""
     if box is not None:
         text = require_ability(predictor, "caption")(seen, np.array(box, np.float64))
-    return {CASE_ID: case.case_id, "caption": text, "box": box}
+    record = {CASE_ID: case.case_id, "caption": text, "box": box}
+    caption_and_iou(record, case.truth)  # refuses what is no caption with a box
+    return record
 
 
 def caption_and_iou(record: Record | None, truth: CaptionTruth) -> tuple[str, float]:

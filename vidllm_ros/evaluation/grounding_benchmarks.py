@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -147,20 +148,29 @@ def predict_box(predictor: Predictor, seen: Any, case: Case) -> Record:
     """Ask for the one box of a description."""
     found = require_ability(predictor, "ground_one")(seen, case.request["phrase"])
     box = None if found is None else [float(value) for value in found.aabb]
-    return {CASE_ID: case.case_id, "box": box}
+    record = {CASE_ID: case.case_id, "box": box}
+    if box is not None:
+        check_box(record_array(record, "box", (6,)), record)
+    return record
 
 
 def predict_boxes(predictor: Predictor, seen: Any, case: Case) -> Record:
     """Ask for all boxes of a phrase."""
     found = require_ability(predictor, "ground")(seen, case.request["phrase"])
     boxes = [[float(value) for value in item.aabb] for item in found]
-    return {CASE_ID: case.case_id, "boxes": boxes}
+    record = {CASE_ID: case.case_id, "boxes": boxes}
+    record_boxes(record)
+    return record
 
 
 def predict_choice(predictor: Predictor, seen: Any, case: Case) -> Record:
     """Ask which of the given objects an utterance means."""
     chosen = require_ability(predictor, "choose")(seen, case.request["phrase"])
-    return {CASE_ID: case.case_id, "object_id": None if chosen is None else int(chosen)}
+    number = int(chosen) if isinstance(chosen, Integral) else chosen  # numpy's as well
+    record = {CASE_ID: case.case_id, "object_id": number}
+    if number is not None:
+        record_field(record, "object_id", int)
+    return record
 
 
 def means_by_name(tallies: Mapping[str, list[float]], count_name: str) -> dict[str, float]:

@@ -96,7 +96,9 @@ def predict_answer(predictor: Predictor, seen: Any, case: Case) -> Record:
         said = answer(seen, request["question"], situation=request["situation"])
     else:
         said = answer(seen, request["question"])
-    return {CASE_ID: case.case_id, "answer": said}
+    record = {CASE_ID: case.case_id, "answer": said}
+    record_field(record, "answer", str)  # here, not after hours of predicting
+    return record
 
 
 def said_and_truths(
