@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network small enough for tests, with a tokenizer and frames to look at."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,9 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.text_packing import build_tokenizer
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.structures import Frames
+
+sys.path.insert(0, str(Path(__file__).parent))
+from public_models import home, llava_3d, llava_hf, llava_original, vggt  # noqa: F401
 
 TINY = {
     "encoder": {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2},
