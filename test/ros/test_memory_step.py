@@ -55,4 +55,5 @@ def test_diagnostics_warn_of_a_smaller_step_and_name_any() -> None:
     assert values["step"] == "half_frames"
     level, words, values = _memory(Situation(memory=HALF, reduced="short of memory: 2 of 4"))
     assert words.startswith("short of memory: 2 of 4")
+    assert _memory(Situation(memory=replace(HALF, is_fixed=True)))[0] == OK  # as it was asked for
     assert _memory(Situation())[2]["step"] == ""

@@ -192,8 +192,9 @@ def _memory(situation: Situation) -> Part:
     words = f"{used:.0f} MiB used by {who}; {free:.0f} MiB free"
     if situation.reduced:
         return WARN, f"{situation.reduced}; {words}", values
-    if situation.memory is not None and situation.memory.rung.name != "full":
-        return WARN, f"short of memory since configure: {situation.memory.words}; {words}", values
+    memory = situation.memory
+    if memory is not None and memory.rung.name != "full" and not memory.is_fixed:
+        return WARN, f"short of memory since configure: {memory.words}; {words}", values
     return OK, words, values
 
 

@@ -51,11 +51,13 @@ class MemoryChoice:
         rung: of the ladder.
         full_frames: of a window that nothing is given up of.
         words: which step, and why, for log and diagnostics.
+        is_fixed: whether it was fixed by hand.
     """
 
     rung: Rung
     full_frames: int
     words: str
+    is_fixed: bool = False
 
     @property
     def step(self) -> MemoryStep:
@@ -172,7 +174,8 @@ def choose_step(
         MemoryError: not even the last rung could be run.
     """
     if wanted != AUTO:
-        return MemoryChoice(rungs[0], full_frames, f"{rungs[0].words}, fixed by memory_step")
+        words = f"{rungs[0].words}, fixed by memory_step"
+        return MemoryChoice(rungs[0], full_frames, words, is_fixed=True)
     size, width = usual_size(model.config), next(model.parameters()).element_size()
     free = memory.free_bytes(str(device))
     guess = plan_memory(model.config, NOTHING, free, size, full_frames, width, rungs).rung
