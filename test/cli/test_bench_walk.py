@@ -52,7 +52,8 @@ def test_spoiling_is_as_large_as_it_says(sample):
 def test_command_writes_report_and_picture(tmp_path, monkeypatch, capsys, sample):
     from vidllm_ros.data import synthrooms
 
-    monkeypatch.setattr(synthrooms, "make_scene", lambda seed, frames: sample.select(range(24)))
+    short = sample.select(range(24))
+    monkeypatch.setattr(synthrooms, "make_scene", lambda seed, frames, **size: short)
     out, picture = tmp_path / "walk.json", tmp_path / "walk.png"
     arguments = ["--frames", "24", "--room", str(SEED), "--out", str(out)]
     assert bench_walk.main([*arguments, "--picture", str(picture)]) == 0

@@ -9,8 +9,10 @@ import torch
 
 from vidllm_ros.data.samples import SceneSample
 from vidllm_ros.data.synthrooms import make_scene
+from vidllm_ros.geometry.corner_follower import CornerFollower
 from vidllm_ros.network.metric_geometry import MetricGeometry
 from vidllm_ros.network.pose_refinement import refine_poses
+from vidllm_ros.structures import Corners
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,25 @@ def test_known_intrinsics_replace_the_predicted_ones(room: SceneSample) -> None:
     np.testing.assert_allclose(known.K[0], room.K, rtol=1e-6)
     guessed = refine_poses(metric, room.frames.images[None], None, stamps(room))
     np.testing.assert_allclose(guessed.K[0], np.median(wrong, 0)[None].repeat(12, 0), rtol=1e-6)
+
+
+def test_corners_followed_through_the_film_do_without_its_pictures(room: SceneSample) -> None:
+    """Every other frame, by corners that were followed through all of them."""
+    follower, corners = CornerFollower(), []
+    for i, image in enumerate(room.frames.images):
+        follower.add(image)
+        if i % 2 == 0:
+            follower.mark()
+            corners.append(follower.corners)
+    chosen = room.select(range(0, 12, 2))
+    before = predicted(chosen, chosen.depth)
+    blank = np.full_like(chosen.frames.images, 90)[None]
+    after = refine_poses(before, blank, chosen.K[None], stamps(chosen), [corners])
+    assert np.median(rotation_errors(before.T_world_camera, chosen)) > 5.0
+    assert np.median(rotation_errors(after.T_world_camera, chosen)) < 1.5
+    few = [Corners(seen.ids[:3], seen.uv[:3]) for seen in corners]
+    kept = refine_poses(before, blank, chosen.K[None], stamps(chosen), [few])
+    assert torch.equal(kept.T_world_camera, before.T_world_camera)
 
 
 def test_blank_pictures_keep_what_the_network_said(room: SceneSample) -> None:
