@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 import tiny_public
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from accelerate import init_empty_weights
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+from vidllm_ros.network.concat_llava3d import Llava3D
 from vidllm_ros.network.concat_llava3d_files import load_llava3d
+from vidllm_ros.network.convert_language import tower_config
+from vidllm_ros.network.presets import paper_config
 
 
 def test_language_model_is_llamas_and_new_words_are_the_mean(public_parts: Path) -> None:
@@ -93,3 +97,32 @@ def test_a_tied_table_counts_as_given(tmp_path: Path) -> None:
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert isinstance(model, LlamaForCausalLM)
     assert isinstance(model.config, LlamaConfig)
+
+
+def test_sizes_of_the_release_are_read_off_its_tensors() -> None:
+    """LLaVA-3D's own config.json says nothing of its tower but where it came from."""
+    wanted = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=336,
+        patch_size=14,
+    )
+    with torch.device("meta"):
+        state = CLIPVisionModel(wanted).state_dict()
+    prefix = "model.vision_tower.vision_tower.vision_model."
+    shapes = {prefix + n.removeprefix("vision_model."): tuple(t.shape) for n, t in state.items()}
+    found = tower_config(shapes, {"model_type": "llava_llama", "hidden_size": 4096})
+    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+        assert getattr(found, name) == getattr(wanted, name), name
+    assert (found.image_size, found.patch_size) == (336, 14)
+    assert (found.hidden_act, found.layer_norm_eps) == ("quick_gelu", 1e-5)
+    with init_empty_weights():
+        model = Llava3D(found, paper_config())
+    model.cut_tower(-2)
+    parts = {n: sum(p.numel() for p in m.parameters()) for n, m in model.named_children()}
+    assert parts["projector"] == 1024 * 4096 + 4096 + 4096**2 + 4096
+    assert parts["position"] == 3 * 1024 + 1024 + 2 * 1024 + 1024**2 + 1024
+    assert parts["language"] == pytest.approx(6.739e9, rel=1e-3)
+    assert parts["tower"] == pytest.approx(303.5e6 - 12.6e6, rel=1e-3)
