@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, fsdp2_prepare_model
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
@@ -68,10 +68,12 @@ def _is_set(name: str) -> bool:
 
 def build_accelerator(recipe: Recipe) -> Accelerator:
     """Return accelerate's view of this process: device, processes, number format."""
+    is_cpu = not torch.cuda.is_available()
+    several = PartialState(cpu=is_cpu).num_processes > 1
     return Accelerator(
         mixed_precision=recipe.precision,
-        cpu=not torch.cuda.is_available(),
-        fsdp_plugin=_plugin() if is_wanted(recipe) else None,
+        cpu=is_cpu,
+        fsdp_plugin=_plugin() if several and is_wanted(recipe) else None,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 
