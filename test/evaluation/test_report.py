@@ -74,6 +74,9 @@ def test_the_page_shows_what_was_said_and_escapes_it(tmp_path):
     assert "the &lt;2&gt; &amp; chair" in page
     assert "box [1.00, 1.00, 1.00, 2.00, 2.00, 2.00]" in page
     assert page.count("class='case'") == 3
+    assert "random cases" not in page  # all are among the worst
+    many = write_page(tmp_path / "m.html", make(60)).read_text()
+    assert "<h2>10 random cases of the rest</h2>" in many
     assert page.index("<h3>q0") < page.index("<h3>q1") < page.index("<h3>q2")
 
 

@@ -95,7 +95,7 @@ def write_page(file: Path, outcome: Outcome, plots: Sequence[Path] = ()) -> Path
         "</div>",
         f"<h2>The {len(worst)} worst cases by {html.escape(by)}</h2>",
         *(shown[case_id] for case_id in worst if case_id in shown),
-        f"<h2>{len(random)} random cases of the rest</h2>",
+        *([f"<h2>{len(random)} random cases of the rest</h2>"] if random else []),
         *(shown[case_id] for case_id in random if case_id in shown),
         "</body></html>\n",
     ]
