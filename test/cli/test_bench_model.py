@@ -4,8 +4,9 @@
 import json
 
 import pytest
+import torch
 
-from vidllm_ros.cli import bench, bench_stages
+from vidllm_ros.cli import bench, bench_model, bench_stages
 from vidllm_ros.network.acceleration import Acceleration
 from vidllm_ros.network.account import Workload
 from vidllm_ros.network.configuration import VidLLMConfig
@@ -41,6 +42,31 @@ def test_the_account_of_paper_size_needs_no_weights(capsys):
     assert "3096 scene tokens" in shown
 
 
+def test_memory_that_nobody_measured_meets_no_bar():
+    bars = {bar.name: bar for bar in bench_model.bars_of("paper", "none")}
+    assert bars["peak_memory_gb"].is_met({"peak_memory_gb": None}) is None
+    assert bars["peak_memory_gb"].is_met({"peak_memory_gb": 29.0})
+    (int4,) = [bar for bar in bench_model.bars_of("paper", "int4") if "memory" in bar.name]
+    assert not int4.is_met({"peak_memory_gb": 29.0})
+    assert bench_model.bars_of("nano", "none") == bench_model.NANO_BARS
+
+
+def test_a_twin_without_memory_is_left_out_by_name(monkeypatch):
+    def table_too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(bench_stages.plain_twin, "aggregate", table_too_large)
+    found = bench_stages.StageBench(
+        VidLLMConfig(point_head=False), Workload(8, (28, 42), 20), "cpu", "float32", Acceleration()
+    )
+    report = found.measure(1, with_plain=True)
+    assert report["plain_out_of_memory"] == ["aggregator"]
+    assert "speedup_vs_plain" not in report  # not of a part
+    assert "plain" in report["stages"]["depth_head"]
+    assert "plain" not in report["stages"]["aggregator"]
+    assert found.peak_bytes() is None
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -51,8 +77,6 @@ def test_the_account_of_paper_size_needs_no_weights(capsys):
     ],
 )
 def test_mistakes_are_said_in_words(options, said, capsys, tmp_path):
-    import torch
-
     if "cuda" in options and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert bench.main(["model", "--out", str(tmp_path / "a.json"), *options]) == 1

@@ -26,6 +26,7 @@ from vidllm_ros.network.account import Account, StageCost, Workload
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.language import next_token
 from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.streaming.memory_steps import free_memory, is_out_of_memory
 from vidllm_ros.streaming.repeated_timing import Call, Clock, measure_in_turn, spread_of
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -67,12 +68,35 @@ class StageBench:
         tokens = load.frames * (self.account.patches + 1 + config.aggregator_registers)
         shape = (1, heads, tokens, config.width // heads)
         self.kernels = probe_attention(shape, self.dtype, self.device)
+        self._peak_bytes: int | None = None
 
-    def peak_bytes(self) -> int:
-        """Device memory at its fullest since the start; 0 where the device does not count it."""
+    def peak_bytes(self) -> int | None:
+        """Device memory at its fullest, weights included, without the twins; None on a CPU."""
+        return self._peak_bytes
+
+    def _run_once(self, stages: dict[str, Stage]) -> None:
+        """Run every stage as it is run, the twins not: what a window takes at its fullest."""
         if self.device.type != "cuda":
-            return 0
-        return int(torch.cuda.max_memory_allocated(self.device))
+            return
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        for stage in stages.values():
+            stage.run()
+        self._peak_bytes = int(torch.cuda.max_memory_allocated(self.device))
+
+    def _twins_that_fit(self, stages: dict[str, Stage]) -> set[str]:
+        """Name the stages whose twin has memory here: its attention tables can be too large."""
+        fitting = set()
+        for name, stage in stages.items():
+            try:
+                stage.plain()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                free_memory()
+            else:
+                fitting.add(name)
+        return fitting
 
     @torch.no_grad()
     def measure(self, repetitions: int, with_plain: bool, clock: str = "wall") -> dict[str, Any]:
@@ -91,7 +115,10 @@ class StageBench:
         with self.model.autocast(), attention_order(self.kernels):
             plain_stages = self._stages()
             accelerate(self.model, self.choice)
-            seconds = self._time(plain_stages, repetitions, with_plain, read)
+            self._run_once(plain_stages)
+            twins = self._twins_that_fit(plain_stages) if with_plain else set()
+            seconds = self._time(plain_stages, repetitions, twins, read)
+            left_out = sorted(set(plain_stages) - twins) if with_plain else []
         costs = self.account.stages()
         report: dict[str, Any] = {
             "precision": self.precision,
@@ -103,15 +130,17 @@ class StageBench:
                 name: _stage_report(seconds, name, costs[name], ceilings) for name in costs
             },
         }
-        return report | self._totals(seconds, with_plain)
+        if left_out:
+            report["plain_out_of_memory"] = left_out
+        return report | self._totals(seconds, with_plain and not left_out)
 
     def _time(
-        self, stages: dict[str, Stage], repetitions: int, with_plain: bool, clock: Clock
+        self, stages: dict[str, Stage], repetitions: int, twins: set[str], clock: Clock
     ) -> dict[str, list[float]]:
         calls: dict[str, Call] = {}
         for name, stage in stages.items():
             calls[name] = stage.run
-            if with_plain:
+            if name in twins:
                 calls[f"{name} plain"] = stage.plain
         return measure_in_turn(calls, repetitions, clock=clock)
 
