@@ -40,6 +40,7 @@ QUICK = {
     "window_size": 4,
     "window_stride": 2,
     "window_min_frames": 4,
+    "keyframe_motion": 0.0,  # frames are noise, in which nothing can be followed
     "voxel_m": 0.1,
     "input_timeout_s": 0.5,
 }

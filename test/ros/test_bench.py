@@ -18,6 +18,7 @@ from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.streaming.backend import StandInBackend
 
 pytestmark = pytest.mark.ros
+EVERY_FRAME = NodeParameters(keyframe_motion=0.0)  # of noise, in which nothing can be followed
 
 
 class OnCpu(StandInBackend):
@@ -35,7 +36,7 @@ def walk() -> list[CameraFrame]:
 
 def test_every_full_window_is_timed_and_split(ros: None, walk: list[CameraFrame]) -> None:
     node = LifecycleNode("vidllm_bench_test")
-    window = bench.WindowBench(node, OnCpu(), NodeParameters())  # type: ignore[arg-type]
+    window = bench.WindowBench(node, OnCpu(), EVERY_FRAME)  # type: ignore[arg-type]
     window.open()
     window.run(walk)
     window.close()
@@ -53,7 +54,7 @@ def test_every_full_window_is_timed_and_split(ros: None, walk: list[CameraFrame]
 
 def test_too_few_frames_are_no_measurement(ros: None, walk: list[CameraFrame]) -> None:
     node = LifecycleNode("vidllm_bench_test")
-    window = bench.WindowBench(node, OnCpu(), NodeParameters())  # type: ignore[arg-type]
+    window = bench.WindowBench(node, OnCpu(), EVERY_FRAME)  # type: ignore[arg-type]
     window.run(walk[:9])
     with pytest.raises(ValueError, match="full window"):
         window.report()

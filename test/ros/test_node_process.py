@@ -26,7 +26,13 @@ from vidllm_ros.ros.frame_stream import CameraFrame
 from vidllm_ros.ros.play import ImagePlayer
 
 pytestmark = pytest.mark.ros
-QUICK = ["backend:=standin", "window_size:=4", "window_stride:=2", "window_min_frames:=4"]
+QUICK = [
+    "backend:=standin",
+    "window_size:=4",
+    "window_stride:=2",
+    "window_min_frames:=4",
+    "keyframe_motion:=0.0",
+]
 PATIENCE_S = 240.0  # of a very busy machine; a healthy one needs a few seconds
 
 STUCK = """
