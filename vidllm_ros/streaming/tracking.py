@@ -133,7 +133,7 @@ class ObjectTracker:
         matched = self._match(found)
         known = [self._tracks[j].box for j in matched.values()]
         spare = [box for i, box in enumerate(found) if i not in matched]
-        is_taken = likeness(spare, known, self.settings).any(axis=1)
+        is_taken = np.asarray(likeness(spare, known, self.settings).any(axis=1)).tolist()
         strangers = {id(box) for box, taken in zip(spare, is_taken, strict=True) if not taken}
         named = []
         for i, box in enumerate(found):
