@@ -27,7 +27,7 @@ from vidllm_ros.data.samples import Question, SceneSample
 from vidllm_ros.data.video import VideoFrame, iterate_frames
 
 ROOM_FRAMES = 48
-ROOM_SIZE = (168, 224)
+ROOM_SIZE = (240, 320)
 ROOM_RATE_HZ = 5.0
 QUESTIONS = 5
 FAMILIES = ("existence", "color", "count", "place", "relation", "object", "nearest", "size")
