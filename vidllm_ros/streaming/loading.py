@@ -141,8 +141,10 @@ def _load_fitting(
     import torch
 
     from vidllm_ros.network.acceleration import quantize_language
+    from vidllm_ros.network.checkpoint import check_folder
     from vidllm_ros.streaming import memory_probe
 
+    check_folder(folder)  # before anything is read out of it: what is damaged is said in words
     rungs = memory_probe.usable_rungs(fit.frames, fit.step, device)
     plan = memory_probe.plan_folder(folder, device, dtype, rungs)
     kind = plan.rung.quantize
