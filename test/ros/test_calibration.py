@@ -49,6 +49,9 @@ def test_other_size_is_refused() -> None:
     [
         (K * np.nan, (), "plumb_bob", "finite K"),
         (-K, (), "plumb_bob", "fx, fy > 0"),
+        (np.eye(3), (), "plumb_bob", "field of view"),  # a driver's placeholder
+        (np.diag([200.0, 1.0, 1.0]), (), "plumb_bob", "field of view"),
+        (np.diag([1e5, 1e5, 1.0]), (), "plumb_bob", "field of view"),
         (K, (0.1,), "magic", "distortion_model: expected one of"),
         (K, (float("inf"),), "plumb_bob", "finite"),
     ],
@@ -58,3 +61,13 @@ def test_what_is_no_camera_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         Calibration(K_bad, D, model, 320, 240)
+
+
+@pytest.mark.parametrize(
+    ("focal_px", "width", "height"),
+    [(130.0, 640, 480), (5000.0, 640, 480), (800.0, 1280, 64), (300.0, 480, 640)],
+    ids=["fisheye", "telephoto", "a strip", "portrait"],
+)
+def test_unusual_cameras_are_taken(focal_px: float, width: int, height: int) -> None:
+    lens = np.array([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
+    assert Calibration(lens, (), "", width, height).K is lens

@@ -149,6 +149,19 @@ def test_bad_camera_info_is_ignored(start: Callable[..., Any]) -> None:
     assert harness.state == "active"
 
 
+def test_a_placeholder_for_intrinsics_is_said_once_and_not_used(start: Callable[..., Any]) -> None:
+    harness = start()
+    harness.wait_active()
+    placeholder = CameraInfo(width=W, height=H, k=[1.0, 0, 0, 0, 1, 0, 0, 0, 1])
+    for _ in range(4):
+        harness.send_info(placeholder)
+        harness.feed(1)
+    harness.wait_said("camera_info: ignored: K: expected fx and fy of")
+    assert len([line for line in harness.said() if "camera_info: ignored" in line]) == 1
+    assert "ignored" in harness.node._inputs.camera
+    assert harness.node._engine._session._window._kept[-1].K is None
+
+
 def test_parameter_storm(start: Callable[..., Any]) -> None:
     harness = start()
     harness.wait_active()

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 PINHOLE_MODELS = ("plumb_bob", "rational_polynomial", "")
 FISHEYE_MODELS = ("equidistant", "fisheye")
+FOCAL_RANGE = (0.1, 10.0)
+"""Focal length over the longer side that a camera can have: views of 157 down to 6 degrees."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,14 @@ class Calibration:
         if not np.isfinite(values).all() or self.K[0, 0] <= 0 or self.K[1, 1] <= 0:
             raise ValueError(
                 f"camera_info: expected finite K, fx, fy > 0, got K={self.K.tolist()}"
+            )
+        focal, longest = (self.K[0, 0], self.K[1, 1]), max(self.width, self.height)
+        low, high = (share * longest for share in FOCAL_RANGE)
+        if not (low <= min(focal) and max(focal) <= high):
+            raise ValueError(
+                f"K: expected fx and fy of {low:g} to {high:g} px for {self.width}x{self.height}, "
+                f"got {focal[0]:g} and {focal[1]:g}: no camera has such a field of view, "
+                "intrinsics are estimated; calibrate it"
             )
         if self.is_distorted and self.model not in PINHOLE_MODELS + FISHEYE_MODELS:
             known = " ".join(name for name in PINHOLE_MODELS + FISHEYE_MODELS if name)

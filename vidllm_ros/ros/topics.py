@@ -61,8 +61,8 @@ COMPRESSED = Topic(
 )  # fmt: skip
 CAMERA_INFO = Topic(
     "camera_info", CameraInfo, "sensor",
-    "optional: intrinsics, and rectification where D is not zero; K[0] = 0 (uncalibrated) is "
-    "ignored with one warning",
+    "optional: intrinsics, and rectification where D is not zero; K[0] = 0 (uncalibrated) and a K "
+    "with a field of view that no camera has are ignored with one warning",
 )  # fmt: skip
 DEPTH_IN = Topic(
     "depth", Image, "sensor",
