@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from vidllm_ros.network.concatenation import Concatenation
 from vidllm_ros.streaming import loading
 from vidllm_ros.streaming.backend import StandInBackend
 from vidllm_ros.streaming.loading import (
+    Fit,
     LoadingError,
     bundled_folders,
     choose_device,
@@ -94,6 +98,40 @@ def test_too_little_memory_is_said_before_loading(
 def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(LoadingError, match=r"config\.json"):
         load_backend("vidllm", tmp_path, "cpu")
+
+
+def cut_in_half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def set_field(name: str, value: object) -> Callable[[Path], None]:
+    def edit(file: Path) -> None:
+        file.write_text(json.dumps({**json.loads(file.read_text()), name: value}))
+
+    return edit
+
+
+@pytest.mark.parametrize("fit", [None, Fit(32)], ids=["whole", "fitting"])
+@pytest.mark.parametrize(
+    ("pattern", "damage", "words"),
+    [
+        ("*.safetensors", cut_in_half, "got a truncated or damaged file .*; copy it again"),
+        ("config.json", cut_in_half, r"expected JSON in .*config\.json, got .*; copy it again"),
+        ("config.json", lambda file: file.write_text("[1, 2]"), "expected an object .* got list"),
+        ("config.json", set_field("image_size", "big"), r"in .*config\.json.*; copy the file"),
+        ("config.json", set_field("language", 3), r"in .*config\.json.*; copy the file"),
+        ("*.index.json", set_field("weight_map", [1]), "expected weight_map .* got list"),
+        ("tokenizer.json", cut_in_half, r"expected JSON in .*tokenizer\.json"),
+    ],
+)
+def test_a_damaged_file_is_said_in_words_on_both_ways_of_loading(
+    tmp_path: Path, pattern: str, damage: Callable[[Path], None], words: str, fit: Fit | None
+) -> None:
+    folder = tmp_path / "nano"
+    shutil.copytree(find_model(loading.BUNDLED_MODEL), folder)
+    damage(sorted(folder.glob(pattern))[0])
+    with pytest.raises(LoadingError, match=f"^model: .*{words}"):
+        load_backend("vidllm", folder, "cpu", fit=fit)
 
 
 def test_memory_that_runs_out_while_loading_is_a_reason(

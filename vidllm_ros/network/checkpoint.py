@@ -88,13 +88,31 @@ def check_folder(folder: Path) -> None:
             f"model: expected model_type 'vidllm' in {folder / CONFIG}, got {kind!r}; "
             "give a folder that `vidllm train` wrote"
         )
+    _check_config(folder)
+    _read_json(folder / TOKENIZER)
     for file in _weight_files(folder):
         _check_weights(file)
 
 
+def _check_config(folder: Path) -> None:
+    try:
+        VidLLMConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # its fields are what the file says, of any type whatever
+        raise ValueError(
+            f"model: expected the fields of a Vid-LLM config in {folder / CONFIG}, got: {error}; "
+            "copy the file again, or take one that this version wrote"
+        ) from error
+
+
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
-        names = sorted(set(_read_json(folder / INDEX).get("weight_map", {}).values()))
+        weight_map = _read_json(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise ValueError(
+                f"model: expected weight_map as an object in {folder / INDEX}, got "
+                f"{type(weight_map).__name__}; copy it again"
+            )
+        names = sorted(set(map(str, weight_map.values())))
     else:
         names = [WEIGHTS]
     for name in names:
