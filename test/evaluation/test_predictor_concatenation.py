@@ -11,6 +11,7 @@ import pytest
 
 from vidllm_ros.evaluation.predictor import Proposal, SceneView
 from vidllm_ros.evaluation.predictor_concatenation import ConcatenationPredictor, fingerprint
+from vidllm_ros.evaluation.predictor_vidllm import SeenScene
 from vidllm_ros.network.concat_manifest import MANIFEST, Manifest, PartPlace, write_manifest
 from vidllm_ros.network.concatenation import load_concatenation
 from vidllm_ros.structures import Frames, GroundedBox, SceneContext
@@ -42,10 +43,73 @@ def test_it_says_everything_a_benchmark_asks(predictor: ConcatenationPredictor) 
     assert predictor.poses(seen).shape == (4, 4, 4)
     assert predictor.cloud(seen).shape[1] == 3
     assert isinstance(predictor.answer(seen, "where is it?", "I sit."), str)
-    assert predictor.choose(seen, "the chair") in (7, 8)
+    fits = predictor._fits(seen, "the chair")
+    assert predictor.choose(seen, "the chair") == 7 + int(fits[1] > fits[0])
     assert sum(box.score for box in predictor._rated(seen, "the chair")) == pytest.approx(1.0)
     assert isinstance(predictor.caption(seen, boxes[0]), str)
     assert predictor.detect(seen) == []
+
+
+def scored(
+    predictor: ConcatenationPredictor, monkeypatch: pytest.MonkeyPatch, *scores: float
+) -> SeenScene:
+    """See a scene with a given box a score, numbered from 7."""
+    given = np.array(scores, np.float32)
+    monkeypatch.setattr(predictor.concatenation.talker, "score_boxes", lambda *_: given)
+    boxes = [np.array([x, 0.0, 0.0, x + 1.0, 1.0, 1.0]) for x in range(len(scores))]
+    proposals = tuple(Proposal(7 + i, box) for i, box in enumerate(boxes))
+    return predictor.see(view(T_benchmark_first=np.eye(4), proposals=proposals))
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [((0.2, 0.8), 8), ((0.01, 0.02, 0.01), 8), ((0.0, 0.0), None)],
+)
+def test_the_likeliest_box_is_chosen_and_none_where_none_is_named(
+    predictor: ConcatenationPredictor,
+    monkeypatch: pytest.MonkeyPatch,
+    scores: tuple[float, ...],
+    chosen: int | None,
+) -> None:
+    seen = scored(predictor, monkeypatch, *scores)
+    assert predictor.choose(seen, "the chair") == chosen
+    found = predictor.ground_one(seen, "the chair")
+    assert (found is None) == (chosen is None)
+    if found is not None and chosen is not None:
+        assert found.aabb[0] == chosen - 7
+
+
+@pytest.mark.parametrize(
+    ("scores", "taken"),
+    [
+        ((0.34, 0.33, 0.33), [0, 1, 2]),  # shares of one: three equal ones are three objects
+        ((0.2, 0.8), [1]),
+        ((0.3, 0.5, 0.2), [1, 0]),
+        ((0.02,) * 49 + (0.04,), [49, *range(7)]),  # of fifty at most eight
+    ],
+)
+def test_several_boxes_are_taken_by_their_shares_not_by_a_fit(
+    predictor: ConcatenationPredictor,
+    monkeypatch: pytest.MonkeyPatch,
+    scores: tuple[float, ...],
+    taken: list[int],
+) -> None:
+    """Trap: shares sum to 1 over all given boxes, so hardly any of them reaches one half."""
+    seen = scored(predictor, monkeypatch, *scores)
+    assert [box.aabb[0] for box in predictor.ground(seen, "the chairs")] == taken
+    assert "never none; at most 8" in predictor.proposal_rule
+
+
+def test_a_talker_that_picks_is_asked_once(
+    predictor: ConcatenationPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = scored(predictor, monkeypatch, 0.0, 0.0, 0.0)
+    for picked in ([], [(2, 0.1), (0, 0.1)]):
+        monkeypatch.setattr(
+            predictor.concatenation.talker, "pick_boxes", lambda *_, p=picked: p
+        )
+        found = predictor.ground(seen, "the chairs")
+        assert [(box.aabb[0], box.score) for box in found] == picked
 
 
 def test_boxes_written_are_placed_in_the_benchmarks_world(

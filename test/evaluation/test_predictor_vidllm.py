@@ -91,6 +91,19 @@ def test_proposals_come_into_the_window_oriented(seen):
     assert np.allclose(np.sort(corners, axis=0), np.sort(wanted, axis=0))
 
 
+def test_where_nothing_fits_nothing_is_chosen(seen, monkeypatch):
+    """Trap: the best of zeros is the first box, which nobody named."""
+    predictor, scene = seen
+    monkeypatch.setattr(predictor.model, "score_boxes", lambda *_: np.zeros(2, np.float32))
+    assert predictor.choose(scene, "chair") is None
+    assert predictor.ground_one(scene, "chair") is None
+    assert predictor.ground(scene, "chair") == []
+    unsure = np.array([0.0, 1e-3], np.float32)  # the better one is meant, however unsure
+    monkeypatch.setattr(predictor.model, "score_boxes", lambda *_: unsure)
+    assert predictor.choose(scene, "chair") == 9
+    assert predictor.ground_one(scene, "chair").score == pytest.approx(1e-3)
+
+
 def test_a_box_goes_in_and_out_unchanged():
     aabb = np.array([1.0, 2, 0, 1.5, 4, 1])
     box = box_in_window(aabb, np.linalg.inv(T_ROOM_CAMERA))

@@ -134,10 +134,24 @@ def test_given_boxes_are_chosen_by_number(
     asked = saying(monkeypatch, talker, "Number 2.")
     np.testing.assert_allclose(talker.score_boxes(seen, boxes, "lamp"), [0.0, 0.6, 0.0])
     assert "3. [" in asked[0]
-    for text in ("7", "0", "the lamp"):
+    for text in ("7", "0", "the lamp", "none", "None of the 3 fits"):
         saying(monkeypatch, talker, text)
         assert not talker.score_boxes(seen, boxes, "lamp").any()
     assert talker.score_boxes(seen, [], "lamp").shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"), [("3, 1", [2, 0]), ("none", []), ("2.", [1]), ("None of the 3", [])]
+)
+def test_none_one_or_several_given_boxes_are_picked(
+    talker: VlmTalker, monkeypatch: pytest.MonkeyPatch, text: str, taken: list[int]
+) -> None:
+    seen = talker.look(window())
+    boxes = [GroundedBox("", 1.0, np.array([i, 0.0, 2.0]), np.ones(3)) for i in range(3)]
+    asked = saying(monkeypatch, talker, text)
+    assert talker.pick_boxes(seen, boxes, "lamps") == [(index, 0.6) for index in taken]
+    assert "none, one or several" in asked[0]
+    assert talker.pick_boxes(seen, [], "lamps") == []
 
 
 def test_description_names_the_box_in_the_room(

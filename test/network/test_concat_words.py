@@ -36,7 +36,35 @@ def test_choices_count_from_one_and_their_boxes_can_be_read() -> None:
 
 @pytest.mark.parametrize(
     ("text", "chosen"),
-    [("1", 0), ("It is number 3.", 2), ("4", None), ("0", None), ("none", None)],
+    [
+        ("1", 0),
+        ("It is number 3.", 2),
+        ("Number 2", 1),
+        ("box #2.", 1),
+        ("4", None),
+        ("0", None),
+        ("none", None),
+        ("None of the 3 fits", None),
+        ("1.5 m to the left", None),
+    ],
 )
-def test_choice_is_the_first_number(text: str, chosen: int | None) -> None:
+def test_choice_is_a_number_alone(text: str, chosen: int | None) -> None:
     assert words.read_choice(text, 3) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("2", (1,)),
+        ("3, 1 and 3.", (2, 0)),
+        ("Numbers 1, 2, and 7", (0, 1)),  # there is no seventh
+        ("none", ()),
+        ("None of the 3 fits", ()),
+        ("1, the 2 chairs", ()),
+        ("", ()),
+    ],
+)
+def test_choices_are_a_list_of_numbers_alone(text: str, chosen: tuple[int, ...]) -> None:
+    assert words.read_choices(text, 3) == chosen
+    box = GroundedBox("", 1.0, np.zeros(3), np.ones(3))
+    assert "none, one or several" in words.vlm_pick_prompt([box], "the lamps")

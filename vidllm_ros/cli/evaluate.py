@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidllm_ros.cli.command import note, run_command
+from vidllm_ros.cli.evaluate_boxes import boxes_route, with_rule
 from vidllm_ros.evaluation.benchmark_registry import BENCHMARKS
 from vidllm_ros.evaluation.benchmark_seeds import TEST_SEEDS, parse_seeds
 
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from vidllm_ros.network.vidllm import VidLLM
 
 SYNTHROOMS = "synthrooms"
-TRUE_BOXES = ("nr3d", "sr3d")
-SHOWN = 5
-BOX_BENCHMARKS = (SYNTHROOMS, "scan2cap", "scanrefer", "multi3drefer", *TRUE_BOXES)
 asked: ContextVar[str] = ContextVar("asked", default="")
 
 
@@ -96,7 +94,7 @@ def evaluate(
         return
     facts: dict[str, Any] = {
         "given": chosen.given,
-        "boxes": boxes_route(benchmark, data, cases.scene_ids),
+        "boxes": with_rule(boxes_route(benchmark, data, cases.scene_ids), benchmark, measured),
         "frames": frames if benchmark == SYNTHROOMS else None,
         "minutes": round((time.monotonic() - started) / 60.0, 1),
         "command": asked.get(),
@@ -141,40 +139,6 @@ def open_benchmark(
     if split not in benchmark.splits:
         raise ValueError(f"--split: expected one of {benchmark.splits}, got {split!r}")
     return benchmark, data, split
-
-
-def boxes_route(name: str, data: Path, scene_ids: Sequence[str]) -> str | None:
-    """Say whose boxes a model works with; None where the benchmark has none.
-
-    Proposals are optional scene by scene: one file too few makes another protocol of the number.
-    Of the true boxes those are named that do not exist, because the object has no vertices.
-    """
-    from vidllm_ros.data.annotations.proposals import find_proposals
-
-    if name not in BOX_BENCHMARKS:
-        return None
-    if name in TRUE_BOXES:
-        return f"chosen among the true ones{objects_left_out(data, scene_ids)}"
-    given = 0 if name == SYNTHROOMS else sum(bool(find_proposals(data, s)) for s in scene_ids)
-    if given in (0, len(scene_ids)):
-        return "chosen among given proposals" if given else "the model's own"
-    return f"mixed: given proposals in {given} of {len(scene_ids)} scenes, elsewhere its own"
-
-
-def objects_left_out(data: Path, scene_ids: Sequence[str]) -> str:
-    """Name the annotated objects that cannot be chosen, "" where there are none."""
-    from vidllm_ros.data.annotations.scannet_scene import read_scene
-    from vidllm_ros.evaluation.scannet_views import without_box
-
-    found = [
-        f"{scene_id} object {item.object_id} ({item.label})"
-        for scene_id in scene_ids
-        for item in without_box(read_scene(data, scene_id))
-    ]
-    if not found:
-        return ""
-    more = f", {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"; no candidates, being without vertices: {', '.join(found[:SHOWN])}{more}"
 
 
 def find_shard() -> Shard:

@@ -80,7 +80,12 @@ class VidLLMPredictor:
     Args:
         model: the network, on its device.
         name: in reports.
+
+    Attributes:
+        proposal_rule: which of given boxes a phrase means, in words, for reports.
     """
+
+    proposal_rule = f"those that fit the phrase by {PROPOSAL_SCORE} or more, at most {MOST_BOXES}"
 
     def __init__(self, model: Model, name: str = "vidllm") -> None:
         self.model, self.name = model, name
@@ -105,8 +110,7 @@ class VidLLMPredictor:
         if is_blank(seen):
             return []
         if seen.view.proposals:
-            rated = self._rated(seen, phrase)
-            return [box for box in rated if box.score >= PROPOSAL_SCORE][:MOST_BOXES]
+            return self._meant(seen, phrase)[:MOST_BOXES]
         found = self.model.ground(
             seen.reconstruction.scene, phrase, threshold=None, max_boxes=MOST_BOXES
         )
@@ -116,7 +120,8 @@ class VidLLMPredictor:
         if is_blank(seen):
             return None
         if seen.view.proposals:
-            return self._rated(seen, phrase)[0]
+            first = self._rated(seen, phrase)[0]
+            return first if first.score > 0 else None
         scene = seen.reconstruction.scene
         best = self.model.ground(scene, phrase, threshold=0.0, max_boxes=1)
         return self._placed(seen, best[0]) if best else None
@@ -124,7 +129,9 @@ class VidLLMPredictor:
     def choose(self, seen: SeenScene, phrase: str) -> int | None:
         if not seen.view.proposals or is_blank(seen):
             return None  # a miss: nothing speaks for any of the boxes
-        return seen.view.proposals[int(np.argmax(self._fits(seen, phrase)))].object_id
+        fits = self._fits(seen, phrase)
+        best = int(np.argmax(fits))
+        return seen.view.proposals[best].object_id if fits[best] > 0 else None
 
     def caption(self, seen: SeenScene, aabb: Float64) -> str:
         """Describe a box: of the detected ones the one that it is, else the box itself."""
@@ -137,14 +144,22 @@ class VidLLMPredictor:
     def detect(self, seen: SeenScene) -> list[ScoredAabb]:
         return [self._placed(seen, box) for box in self._detected(seen)]
 
-    def _fits(self, seen: SeenScene, phrase: str) -> NDArray[np.float32]:
-        """Say how well a phrase fits each proposal, (P,), 0 to 1."""
+    def _meant(self, seen: SeenScene, phrase: str) -> list[ScoredAabb]:
+        """Return the proposals that a phrase means, none, one or several, best first."""
+        return [box for box in self._rated(seen, phrase) if box.score >= PROPOSAL_SCORE]
+
+    def _given(self, seen: SeenScene) -> tuple[GroundedBox, ...]:
+        """Return the proposals in the window's world."""
         T_window_benchmark = invert_transform(seen.T_benchmark_window)
-        boxes = tuple(
+        return tuple(
             box_in_window(p.aabb, T_window_benchmark, p.label) for p in seen.view.proposals
         )
+
+    def _fits(self, seen: SeenScene, phrase: str) -> NDArray[np.float32]:
+        """Say how well a phrase fits each proposal, (P,), 0 to 1; 0 is not at all."""
         model: Any = self.model
-        return np.asarray(model.score_boxes(seen.reconstruction.scene, boxes, phrase), np.float32)
+        scene = seen.reconstruction.scene
+        return np.asarray(model.score_boxes(scene, self._given(seen), phrase), np.float32)
 
     def _rated(self, seen: SeenScene, phrase: str) -> list[ScoredAabb]:
         """Return the proposals by how well a phrase fits, best first."""

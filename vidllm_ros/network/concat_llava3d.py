@@ -34,6 +34,7 @@ from vidllm_ros.network.text_packing import IGNORE, Segment, pack_segments
 from vidllm_ros.structures import Answer, GroundedBox, Reconstruction, SceneContext
 
 BOX_TOKENS, MOST_TOKENS = 96, 512
+PICK_SHARE = 0.5  # of the likeliest box's share
 
 
 class Llava3D(nn.Module):
@@ -111,6 +112,11 @@ class Llava3DTalker:
         frames: how many of a window's frames it sees, evenly.
         voxel_m, max_tokens: of the pooling.
     """
+
+    pick_rule = (
+        f"those whose caption the phrase is at least {PICK_SHARE} times as likely as the "
+        "likeliest one's, so never none"
+    )
 
     def __init__(
         self, model: Llava3D, frames: int = 20, voxel_m: float = 0.2, max_tokens: int = 2560
@@ -193,6 +199,18 @@ class Llava3DTalker:
         each = chosen.gather(-1, text.labels[wanted][:, None])[:, 0]
         totals = each.new_zeros(len(boxes)).index_add(0, text.segment_ids[wanted], each)
         return np.asarray(totals.softmax(0).cpu().numpy(), np.float32)
+
+    def pick_boxes(
+        self, scene: SceneContext, boxes: Sequence[GroundedBox], phrase: str
+    ) -> list[tuple[int, float]]:
+        """Return which given boxes a phrase means by `pick_rule`, with their shares, best first.
+
+        Shares of one sum over all boxes say which is likelier, not whether any is right: there is
+        no "none". Source: ours; the share is not tuned.
+        """
+        shares = self.score_boxes(scene, boxes, phrase)
+        order = [int(index) for index in np.argsort(-shares, kind="stable")]
+        return [(i, float(shares[i])) for i in order if shares[i] >= PICK_SHARE * shares.max()]
 
     def forget(self) -> None:
         """Give back what is remembered of the scene asked last."""

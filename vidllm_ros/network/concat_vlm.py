@@ -32,7 +32,7 @@ from vidllm_ros.network.concat_room import boxes_from_text, in_room, room_of, sp
 from vidllm_ros.structures import Answer, GroundedBox, Reconstruction, SceneContext
 
 GRID = (3, 4)  # points of an image that are told, rows and columns
-BOX_TOKENS, CHOICE_TOKENS = 128, 8
+BOX_TOKENS, CHOICE_TOKENS, PICK_TOKENS = 128, 8, 48
 _ROOM_STEP = 14  # px between the points a room is put around
 
 
@@ -57,6 +57,8 @@ class VlmTalker:
         processor: its own, with a chat template.
         frames: how many of a window's frames it sees, evenly.
     """
+
+    pick_rule = "those whose numbers it answers, none where it answers anything else"
 
     def __init__(self, model: Any, processor: Any, frames: int = 8) -> None:
         self.model, self.processor, self.frames = model, processor, frames
@@ -118,6 +120,16 @@ class VlmTalker:
         if chosen is not None:
             scores[chosen] = confidence
         return scores
+
+    def pick_boxes(
+        self, scene: SceneContext, boxes: Sequence[GroundedBox], phrase: str
+    ) -> list[tuple[int, float]]:
+        """Return which given boxes a phrase means by `pick_rule`, each with its confidence."""
+        if not boxes:
+            return []
+        asked = words.vlm_pick_prompt([in_room(scene, box) for box in boxes], phrase)
+        text, confidence = self._say(scene, asked, PICK_TOKENS)
+        return [(index, confidence) for index in words.read_choices(text, len(boxes))]
 
     def forget(self) -> None:
         """Do nothing: of a scene nothing is remembered."""

@@ -20,7 +20,9 @@ from vidllm_ros.structures import GroundedBox
 Float64 = NDArray[np.float64]
 
 _BOX_FORM = "[x, y, z, dx, dy, dz]: its centre and full edges in metres"
-_NUMBERED = re.compile(r"\d+")
+_LEAD = r"(?:(?:it is|they are|the answer is|answer:?)\s+)?(?:(?:number|object|box)s?\s*)?#?"
+_CHOICE = re.compile(_LEAD + r"(\d+)\s*\.?", re.IGNORECASE)
+_CHOICES = re.compile(_LEAD + r"(\d+(?:\s*(?:,\s*and\s|,|\band\s)\s*\d+)*)\s*\.?", re.IGNORECASE)
 
 LLAVA_BOX = "\nWhat is the 3D bounding box of {phrase}? Answer with " + _BOX_FORM + ". ASSISTANT:"
 
@@ -43,6 +45,10 @@ VLM_CAPTION = "Describe the object at {box} ({form}) in one sentence."
 VLM_CHOICE = (
     "Objects, each as " + _BOX_FORM + ":\n{boxes}\nWhich of them is this: {phrase}? Answer with "
     "its number alone."
+)
+VLM_PICK = (
+    "Objects, each as " + _BOX_FORM + ":\n{boxes}\nWhich of them fit this: {phrase}? There may be "
+    "none, one or several. Answer with their numbers alone, separated by commas, or with none."
 )
 
 
@@ -79,15 +85,37 @@ def vlm_caption_prompt(box: GroundedBox) -> str:
 
 def vlm_choice_prompt(boxes: Sequence[GroundedBox], phrase: str) -> str:
     """Return the question which of some boxes of the room a phrase means; they count from 1."""
-    lines = [f"{number}. {_box(box)}" for number, box in enumerate(boxes, start=1)]
-    return VLM_CHOICE.format(boxes="\n".join(lines), phrase=prompts.clean_text(phrase))
+    return VLM_CHOICE.format(boxes=_listed(boxes), phrase=prompts.clean_text(phrase))
+
+
+def vlm_pick_prompt(boxes: Sequence[GroundedBox], phrase: str) -> str:
+    """Return the question which of some boxes a phrase fits: none, one or several, from 1."""
+    return VLM_PICK.format(boxes=_listed(boxes), phrase=prompts.clean_text(phrase))
 
 
 def read_choice(text: str, count: int) -> int | None:
-    """Return which of `count` boxes a text names, from 0; None where it names none."""
-    found = _NUMBERED.search(text)
-    number = int(found.group()) if found else 0
+    """Return which of `count` boxes a text names, from 0; None where it names none.
+
+    A number alone is read, with "Number" or "It is number" before it: one that stands in a
+    sentence ("none of the 3 fits") names nothing.
+    """
+    found = _CHOICE.fullmatch(text.strip())
+    number = int(found.group(1)) if found else 0
     return number - 1 if 1 <= number <= count else None
+
+
+def read_choices(text: str, count: int) -> tuple[int, ...]:
+    """Return which of `count` boxes a list of numbers names, from 0, each once, in its order.
+
+    Anything else names none; numbers that no box has are passed over.
+    """
+    found = _CHOICES.fullmatch(text.strip())
+    numbers = [int(number) for number in re.findall(r"\d+", found.group(1))] if found else []
+    return tuple(dict.fromkeys(number - 1 for number in numbers if 1 <= number <= count))
+
+
+def _listed(boxes: Sequence[GroundedBox]) -> str:
+    return "\n".join(f"{number}. {_box(box)}" for number, box in enumerate(boxes, start=1))
 
 
 def _box(box: GroundedBox) -> str:

@@ -41,7 +41,13 @@ LLAVA_3D_FRAMES, VLM_FRAMES = 20, 8
 
 
 class Talker(Protocol):
-    """A language model that is shown a window's geometry; boxes are in the window's world."""
+    """A language model that is shown a window's geometry; boxes are in the window's world.
+
+    Attributes:
+        pick_rule: how `pick_boxes` decides, in words, for reports.
+    """
+
+    pick_rule: str
 
     def look(self, rec: Reconstruction) -> SceneContext:
         """Return what questions are asked of."""
@@ -58,7 +64,12 @@ class Talker(Protocol):
     def score_boxes(
         self, scene: SceneContext, boxes: Sequence[GroundedBox], phrase: str
     ) -> NDArray[np.float32]:
-        """Say which given box a phrase means, (R,)."""
+        """Say which given box a phrase means, (R,); all 0 where it names none."""
+
+    def pick_boxes(
+        self, scene: SceneContext, boxes: Sequence[GroundedBox], phrase: str
+    ) -> list[tuple[int, float]]:
+        """Return which of given boxes a phrase means, none, one or several, and how sure."""
 
     def forget(self) -> None:
         """Give back what is remembered of scenes."""
@@ -276,20 +287,26 @@ def weight_bytes(folder: Path, dtype: torch.dtype) -> int:
 
     Args:
         folder: with concatenation.json.
-        dtype: as for `load_concatenation`.
+        dtype: as for `load_concatenation`; VGGT's camera head and metric depth are float32 anyhow.
     """
     manifest = read_manifest(folder)
     found = locate_parts(folder, manifest)
     total = 0
     for name in ("geometry", "metric_depth", "language", "clip"):
         if name in found and not (name == "metric_depth" and manifest.scale == "none"):
-            kind = torch.float32 if name == "metric_depth" else dtype
             stored = TensorFiles(found[name]).tensors
-            total += (
-                sum(math.prod(t.shape) for n, t in stored.items() if _is_used(n)) * kind.itemsize
+            total += sum(
+                math.prod(tensor.shape) * _width(name, key, dtype)
+                for key, tensor in stored.items()
             )
     return total
 
 
-def _is_used(name: str) -> bool:
-    return not name.startswith("track_head.")
+def _width(part: str, key: str, dtype: torch.dtype) -> int:
+    """Return the bytes a number of a part's tensor takes when loaded; 0 for one that is not."""
+    if part == "geometry" and key.startswith("track_head."):
+        return 0
+    keeps_float32 = part == "metric_depth" or (
+        part == "geometry" and key.startswith("camera_head.")
+    )
+    return torch.float32.itemsize if keeps_float32 else dtype.itemsize
