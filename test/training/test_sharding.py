@@ -16,7 +16,7 @@ from torch import nn
 from vidllm_ros.data.synthrooms.storage import save_sample
 from vidllm_ros.training import build, sharding
 from vidllm_ros.training.build import plain
-from vidllm_ros.training.recipe import LossRecipe, Recipe, recipe_from_dict
+from vidllm_ros.training.recipe import LossRecipe, OptimizerRecipe, Recipe, recipe_from_dict
 
 ROOT = Path(__file__).parents[2]
 NOT_COMPARED = {"seconds", "data_s", "step_s", "scenes"}
@@ -112,10 +112,10 @@ def test_shards_learn_what_the_whole_learns(tmp_path, monkeypatch, make_recipe, 
 
 def test_a_launch_with_fsdp_shards_and_loads_whole_teachers(monkeypatch):
     made = Recipe()
-    assert not sharding.is_wanted(made)
+    assert not sharding.is_wanted(made, 2)
     monkeypatch.setenv(sharding.LAUNCHED, "true")
     monkeypatch.setenv(sharding.OWN_LAYERS, "true")
-    assert sharding.is_wanted(made)
+    assert sharding.is_wanted(made, 2)
     assert os.environ[sharding.OWN_LAYERS] == "false"
 
 
@@ -124,10 +124,22 @@ def test_what_does_not_go_with_shards_is_refused(monkeypatch, name):
     monkeypatch.setenv(sharding.OWN_LAYERS, "false")
     guided = replace(Recipe(shard=True), losses=LossRecipe(guide_attention=0.1))
     with pytest.raises(ValueError, match="guide_attention: expected 0 in a sharded run"):
-        sharding.is_wanted(guided)
+        sharding.is_wanted(guided, 2)
     monkeypatch.setenv(name, "true")
     with pytest.raises(ValueError, match=f"{name}: expected false"):
-        sharding.is_wanted(Recipe(shard=True))
+        sharding.is_wanted(Recipe(shard=True), 2)
+
+
+def test_muon_is_refused_where_shards_would_be_and_alone_nothing_is(monkeypatch):
+    monkeypatch.setenv(sharding.OWN_LAYERS, "false")
+    muon = replace(Recipe(shard=True), optimizer=OptimizerRecipe(name="muon"))
+    with pytest.raises(ValueError, match="optimizer.name: expected adamw in a sharded run"):
+        sharding.is_wanted(muon, 2)
+    monkeypatch.setenv(sharding.LAUNCHED, "true")
+    with pytest.raises(ValueError, match="optimizer.name: expected adamw in a sharded run"):
+        sharding.is_wanted(replace(muon, shard=False), 2)
+    guided = replace(muon, losses=LossRecipe(guide_attention=0.1))
+    assert not sharding.is_wanted(guided, 1)
 
 
 def test_layers_are_those_the_networks_declare(tiny_model):

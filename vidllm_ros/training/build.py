@@ -210,8 +210,8 @@ def build_trainer(
     home.mkdir(parents=True, exist_ok=True)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    sharding.is_wanted(recipe)  # refuse before anything is loaded
     state = PartialState(cpu=not torch.cuda.is_available())
+    sharding.is_wanted(recipe, state.num_processes)  # refuse before anything is loaded
     seed_everything(recipe.seed)
     settings = loader_settings(recipe, patch_size_of(recipe))
     with state.main_process_first():

@@ -38,8 +38,10 @@ REFUSED = {
 GUIDES = ("guide_attention", "guide_evidence")
 
 
-def is_wanted(recipe: Recipe) -> bool:
-    """Whether to shard: the recipe says so, or `accelerate launch --use_fsdp` does.
+def is_wanted(recipe: Recipe, processes: int) -> bool:
+    """Whether to shard: there are several processes, and recipe or launch ask for it.
+
+    A recipe asks by `shard`, a launch by `accelerate launch --use_fsdp`.
 
     Also keeps transformers from loading weights in the first process alone: teachers are whole in
     every process. Call it before anything is loaded.
@@ -47,12 +49,17 @@ def is_wanted(recipe: Recipe) -> bool:
     Raises:
         ValueError: what is asked for beside it does not go together with it.
     """
-    if not (recipe.shard or _is_set(LAUNCHED)):
+    if processes == 1 or not (recipe.shard or _is_set(LAUNCHED)):
         return False
     os.environ[OWN_LAYERS] = "false"
     for name, advice in REFUSED.items():
         if _is_set(name):
             raise ValueError(f"{name}: expected false in a sharded run, got true; {advice}")
+    if recipe.optimizer.name == "muon":
+        raise ValueError(
+            "optimizer.name: expected adamw in a sharded run, got muon, which turns whole matrices "
+            "at a time while a process holds some rows; set it to adamw"
+        )
     guides = [name for name in GUIDES if getattr(recipe.losses, name)]
     if guides:
         raise ValueError(
@@ -69,11 +76,11 @@ def _is_set(name: str) -> bool:
 def build_accelerator(recipe: Recipe) -> Accelerator:
     """Return accelerate's view of this process: device, processes, number format."""
     is_cpu = not torch.cuda.is_available()
-    several = PartialState(cpu=is_cpu).num_processes > 1
+    processes = PartialState(cpu=is_cpu).num_processes
     return Accelerator(
         mixed_precision=recipe.precision,
         cpu=is_cpu,
-        fsdp_plugin=_plugin() if several and is_wanted(recipe) else None,
+        fsdp_plugin=_plugin() if is_wanted(recipe, processes) else None,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
 
@@ -101,7 +108,7 @@ def distribute(recipe: Recipe, accelerator: Accelerator, stage: nn.Module) -> nn
         recompute_layers(stage)
     if accelerator.num_processes == 1:
         return stage.to(accelerator.device)
-    if not is_wanted(recipe):
+    if not is_wanted(recipe, accelerator.num_processes):
         prepared: nn.Module = accelerator.prepare_model(stage.to(accelerator.device))
         return prepared
     shard(accelerator, stage)
