@@ -163,3 +163,43 @@ def test_old_depths_are_forgotten() -> None:
     for stamp in range(KEPT + 10):
         check.offer(stamp, np.ones((4, 4), np.float32), grid)
     assert min(check._depths) == 10
+
+
+def test_depths_of_a_window_outlast_its_computation() -> None:
+    """A window may take seconds; a depth camera of 30 Hz fills what is kept in two."""
+    rec = StandInBackend().reconstruct(FRAMES)
+    grid = grid_of(StandInBackend(), CameraView(84, 112))
+    wall = np.full((84, 112), StandInBackend.wall_m, np.float32)
+    check = ScaleCheck()
+    for stamp in FRAMES.stamps_ns[:-1]:
+        check.offer(stamp, wall, grid)
+    check.hold(FRAMES.stamps_ns)
+    check.offer(FRAMES.stamps_ns[-1], wall, grid)  # later than its image
+    for stamp in range(1000, 1000 + KEPT):
+        check.offer(stamp, 9 * wall, grid)
+    assert check.compare(rec) == pytest.approx(1.0)
+    assert "4 frames" in check.words
+
+
+def test_keyframes_of_long_ago_keep_their_depths_and_the_others_are_given_back() -> None:
+    grid = grid_of(StandInBackend(), CameraView(4, 4))
+    check = ScaleCheck()
+    for turn in range(50):
+        check.offer(turn, np.ones((4, 4), np.float32), grid)
+        check.hold((0, turn, turn + 10**6))
+        for stamp in range(KEPT):
+            check.offer(1000 * turn + 10**9 + stamp, np.ones((4, 4), np.float32), grid)
+    assert check._held[0] is not None
+    assert set(check._held) == {0, 49, 49 + 10**6}
+    assert len(check._depths) == KEPT
+
+
+def test_a_driver_that_stamped_right_is_not_accused_of_its_stamps() -> None:
+    grid = grid_of(StandInBackend(), CameraView(84, 112))
+    wall = np.full((84, 112), StandInBackend.wall_m, np.float32)
+    check = ScaleCheck()
+    check.offer(200, wall, grid)
+    check.compare(StandInBackend().reconstruct(FRAMES))
+    later = replace(FRAMES, stamps_ns=(500, 600, 700, 800))
+    assert check.compare(StandInBackend().reconstruct(later)) is None
+    assert "1.00 x ours" in check.words

@@ -143,3 +143,21 @@ def test_depth_without_frames_is_bounded(start: Callable[..., Any]) -> None:
     harness.feed(4)
     harness.wait_windows(1)
     assert "none with the stamp of a frame" in check.words
+
+
+def test_a_slow_window_is_compared_with_the_depths_of_its_frames(
+    start: Callable[..., Any], held: Any
+) -> None:
+    harness = start()
+    harness.wait_active()
+    held.may_reconstruct.clear()
+    for _ in range(4):
+        frame = harness.frame()
+        harness.send(frame)
+        send_depth(harness, depth_image(frame.header))
+    wait_until(held.inside.is_set, "the window is being computed")
+    for index in range(KEPT):
+        send_depth(harness, depth_image(header(harness.stamp_ns + 1 + index, FRAME_ID)))
+    held.may_reconstruct.set()
+    harness.wait_windows(1)
+    assert "1.00 x ours" in harness.node._engine.scale_check.words

@@ -165,6 +165,7 @@ class Engine:
         window = self._session.take_window(partial)
         if window is None:
             return
+        self.scale_check.hold(window.frames.stamps_ns)
         try:
             T_map_camera, problem = self._located(window.frames)
             result = self._session.process(window, T_map_camera)
