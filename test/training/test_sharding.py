@@ -133,10 +133,10 @@ def test_what_does_not_go_with_shards_is_refused(monkeypatch, name):
 def test_muon_is_refused_where_shards_would_be_and_alone_nothing_is(monkeypatch):
     monkeypatch.setenv(sharding.OWN_LAYERS, "false")
     muon = replace(Recipe(shard=True), optimizer=OptimizerRecipe(name="muon"))
-    with pytest.raises(ValueError, match="optimizer.name: expected adamw in a sharded run"):
+    with pytest.raises(ValueError, match=r"optimizer\.name: expected adamw in a sharded run"):
         sharding.is_wanted(muon, 2)
     monkeypatch.setenv(sharding.LAUNCHED, "true")
-    with pytest.raises(ValueError, match="optimizer.name: expected adamw in a sharded run"):
+    with pytest.raises(ValueError, match=r"optimizer\.name: expected adamw in a sharded run"):
         sharding.is_wanted(replace(muon, shard=False), 2)
     guided = replace(muon, losses=LossRecipe(guide_attention=0.1))
     assert not sharding.is_wanted(guided, 1)

@@ -57,8 +57,8 @@ def is_wanted(recipe: Recipe, processes: int) -> bool:
             raise ValueError(f"{name}: expected false in a sharded run, got true; {advice}")
     if recipe.optimizer.name == "muon":
         raise ValueError(
-            "optimizer.name: expected adamw in a sharded run, got muon, which turns whole matrices "
-            "at a time while a process holds some rows; set it to adamw"
+            "optimizer.name: expected adamw in a sharded run, got muon, which needs whole "
+            "matrices, while a process holds some rows; set it to adamw"
         )
     guides = [name for name in GUIDES if getattr(recipe.losses, name)]
     if guides:
