@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cases are unique, records are checked field by field, scores are numbers."""
 
-
 import numpy as np
 import pytest
 

@@ -7,6 +7,7 @@ import pytest
 
 from vidllm_ros.evaluation import paper_tables
 from vidllm_ros.evaluation.benchmark_registry import BENCHMARKS
+from vidllm_ros.network.concat_manifest import Manifest, PartPlace
 
 DATA = json.loads(paper_tables.DATA_FILE.read_text())
 
@@ -56,6 +57,20 @@ def test_a_row_nobody_has_read_says_how_it_is_known():
     assert own["em"] > values("sqa3d", "Vid-LLM", told)["em"]
     of_3drs = values("scanqa", "3DRS", "3DRS's paper")["cider"]
     assert of_3drs == values("scanqa", "3DRS", told)["cider"]
+
+
+def test_the_concatenations_row_is_called_as_our_report_of_it_is():
+    named = {
+        scale: Manifest(
+            "vggt_llava3d", PartPlace("a"), PartPlace("b"), PartPlace("c"), scale=scale
+        ).title
+        for scale in ("least_squares", "none")
+    }
+    methods = [row.method for row in paper_tables.rows_of("scannet-reconstruction")]
+    assert named["least_squares"] in methods
+    assert named["none"] not in methods
+    assert named["none"] in paper_tables.left_out()["5"]
+    assert "of the other no F is known" in paper_tables.caveats_of("scannet-reconstruction")[-1]
 
 
 def test_what_is_not_known_is_left_out_and_said():

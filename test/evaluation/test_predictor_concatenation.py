@@ -105,9 +105,7 @@ def test_a_talker_that_picks_is_asked_once(
 ) -> None:
     seen = scored(predictor, monkeypatch, 0.0, 0.0, 0.0)
     for picked in ([], [(2, 0.1), (0, 0.1)]):
-        monkeypatch.setattr(
-            predictor.concatenation.talker, "pick_boxes", lambda *_, p=picked: p
-        )
+        monkeypatch.setattr(predictor.concatenation.talker, "pick_boxes", lambda *_, p=picked: p)
         found = predictor.ground(seen, "the chairs")
         assert [(box.aabb[0], box.score) for box in found] == picked
 
