@@ -11,11 +11,13 @@ import math
 import os
 import resource
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
 
-from vidllm_ros.network.memory_plan import Weights
+if TYPE_CHECKING:  # it imports transformers; a node asks for free memory before it loads anything
+    from vidllm_ros.network.memory_plan import Weights
 
 WORKING_ROOM = 1.5
 """Memory a window is taken to need, as a multiple of the weights: a rule of thumb, not measured,
@@ -53,6 +55,8 @@ def stored_weights(folder: Path, dtype: torch.dtype) -> Weights:
         folder: of a checkpoint.
         dtype: of the loaded weights; the camera head's are float32 anyhow.
     """
+    from vidllm_ros.network.memory_plan import Weights
+
     geometry = language = tables = 0
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(str(file), framework="pt") as stored:  # type: ignore[no-untyped-call]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import CallbackGroup
@@ -23,7 +24,9 @@ from vidllm_ros.ros.dds_profile import PROFILE, find_profile
 from vidllm_ros.ros.health import Health, InputReport, LinkReport, cause_of_silence
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.qos import profile
-from vidllm_ros.streaming.memory_probe import MemoryChoice
+
+if TYPE_CHECKING:  # it imports the network, and with it transformers
+    from vidllm_ros.streaming.memory_probe import MemoryChoice
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 PERIOD_S = 1.0
