@@ -224,6 +224,19 @@ def test_intrinsics_reach_the_window(start: Callable[..., Any]) -> None:
     np.testing.assert_array_equal(kept.K, K)
 
 
+def test_intrinsics_after_the_first_frame_count_for_it_too(start: Callable[..., Any]) -> None:
+    harness = start()
+    harness.wait_active()
+    harness.feed(1)
+    harness.send_info(info_from_intrinsics(header(START_NS, FRAME_ID), K, 42, 56))
+    wait_until(lambda: harness.node._inputs._rectifier, "the camera_info")
+    harness.feed(3)
+    harness.wait_said("camera_info: its K is given to the 1 frame(s) before it too")
+    harness.wait_windows(1)
+    kept = harness.node._engine._session._window._kept
+    np.testing.assert_array_equal([frame.K for frame in kept], [K] * 4)
+
+
 def test_reset_pause_and_save(start: Callable[..., Any], tmp_path: Any) -> None:
     harness = start()
     assert not harness.command(topics.SAVE_MAP, SaveMap.Request(path="/tmp/x.ply")).success

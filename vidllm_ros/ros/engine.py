@@ -114,10 +114,15 @@ class Engine:
     # Frames and windows
 
     def offer(
-        self, stamp_ns: int, rgb: NDArray[np.uint8], frame_id: str, K: NDArray[np.float64] | None
+        self,
+        stamp_ns: int,
+        rgb: NDArray[np.uint8],
+        frame_id: str,
+        K: NDArray[np.float64] | None,
+        is_remapped: bool = False,
     ) -> Added:
         """Take a frame; a window that becomes ready is computed as soon as the worker is free."""
-        added = self._session.add_frame(stamp_ns, rgb, frame_id, K)
+        added = self._session.add_frame(stamp_ns, rgb, frame_id, K, is_remapped)
         if added.is_ready:
             self._submit(partial=False)
         return added

@@ -152,7 +152,8 @@ class Inputs:
             return
         rgb, K, rectifier = self._rectified(rgb)
         self._view = CameraView(rgb.shape[0], rgb.shape[1], rectifier)
-        added = self._engine.offer(stamp_ns, rgb, header.frame_id, K)
+        is_remapped = rectifier is not None and rectifier.calibration.is_distorted
+        added = self._engine.offer(stamp_ns, rgb, header.frame_id, K, is_remapped)
         if added.arrival is Arrival.DROPPED:
             self._drop(topic.name, "order", f"{added.arrival.value}: {_stamp_words(stamp_ns)}")
             return
@@ -161,6 +162,9 @@ class Inputs:
             return
         if added.restarted:
             self._node.get_logger().warning(f"{self.topic}: {added.restarted}: a new world begins")
+        if added.calibrated:
+            words = f"camera_info: its K is given to the {added.calibrated} frame(s) before it too"
+            self._node.get_logger().info(words)
         self._health.frame_used(now)
         if added.arrival is not Arrival.PASSED_OVER:
             self._kept_at = now

@@ -70,6 +70,7 @@ class Session:
         rgb: NDArray[np.uint8],
         frame_id: str = "camera_optical_frame",
         K: NDArray[np.float64] | None = None,
+        is_remapped: bool = False,
     ) -> Added:
         """Take a frame; where `is_ready` comes back, a window waits for `take_window`.
 
@@ -78,6 +79,7 @@ class Session:
             rgb: (H, W, 3), uint8; not copied, so the caller must not write to it again.
             frame_id: the camera's optical frame.
             K: intrinsics of this image, (3, 3), px, if known.
+            is_remapped: as in `FrameWindow.add`.
 
         Raises:
             ValueError: the image has another shape.
@@ -88,7 +90,7 @@ class Session:
         if rgb.dtype != np.uint8:
             raise TypeError(f"rgb: expected uint8, got {rgb.dtype}; convert it first")
         with self._lock:
-            return self._window.add(stamp_ns, rgb, frame_id, K)
+            return self._window.add(stamp_ns, rgb, frame_id, K, is_remapped)
 
     def reset(self) -> None:
         """Forget frames, map, objects and scene; the next window begins a new world."""

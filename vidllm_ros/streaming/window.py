@@ -7,7 +7,8 @@ keeps some frames of the one taken before it and spreads the rest over what came
 windows can always be joined. Frames are kept by motion: neighbours a centimetre apart say nothing
 of distance. Where the camera stands still or creeps, windows go on at the same pace: the keyframes
 so far and the newest frame, which is shown but not kept. Corners are followed through all of them.
-Next: registration.py joins them.
+Intrinsics decide the metre of a map: where they come later than the first frames, those are given
+them, or a new world begins. Next: registration.py joins them.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ Prepare = Callable[[Frames], Frames]
 """Bring a frame to the size the network wants; ValueError where that cannot be."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Kept:
     stamp_ns: int
     rgb: Image
-    K: Intrinsics
+    K: Intrinsics  # may come later than the frame
     corners: Corners | None
 
 
@@ -82,6 +83,7 @@ class FrameWindow:
         self._is_gap_expected = False
         self._used_stamp_ns = 0  # of the last frame that was kept or passing
         self._passing: _Kept | None = None  # the newest frame, where it is no keyframe
+        self._has_taken_without_K = False
         self._follower = CornerFollower()
         self._thumbnail: NDArray[np.float32] | None = None
 
@@ -101,6 +103,7 @@ class FrameWindow:
         rgb: Image,
         frame_id: str = "camera_optical_frame",
         K: Intrinsics = None,
+        is_remapped: bool = False,
     ) -> Added:
         """Take a frame in the order of arrival.
 
@@ -109,13 +112,17 @@ class FrameWindow:
             rgb: (H, W, 3), uint8; not copied, so the caller must not write to it again.
             frame_id: the camera's optical frame.
             K: intrinsics, (3, 3), px, if known.
+            is_remapped: whether the image was undistorted for this K, so that an earlier one,
+                taken without, has other pixels.
         """
         restarted = self._reason_to_restart(stamp_ns, rgb, frame_id)
+        if not restarted:
+            if self._last_stamp_ns is not None and stamp_ns <= self._last_stamp_ns:
+                self.counts.dropped += 1
+                return Added(Arrival.DROPPED)
+            restarted = self._reason_of_lens(K, is_remapped)
         if restarted:
             self.restart()
-        elif self._last_stamp_ns is not None and stamp_ns <= self._last_stamp_ns:
-            self.counts.dropped += 1
-            return Added(Arrival.DROPPED)
         self._last_stamp_ns = stamp_ns
         self._is_gap_expected = False
         self._frame_id, self._shape = frame_id, rgb.shape
@@ -132,6 +139,7 @@ class FrameWindow:
         except ValueError as error:
             self.counts.dropped += 1
             return Added(Arrival.UNUSABLE, restarted=restarted, problem=str(error))
+        calibrated = self._calibrate(frame.K)
         self._used_stamp_ns = stamp_ns
         self._since += 1
         self._unshown += 1
@@ -145,7 +153,7 @@ class FrameWindow:
             self.counts.still += arrival is Arrival.STILL
             self.counts.between += arrival is Arrival.BETWEEN
             self._passing = frame
-        return Added(arrival, self._emit_if_due(), restarted)
+        return Added(arrival, self._emit_if_due(), restarted, calibrated=calibrated)
 
     @property
     def kept_count(self) -> int:
@@ -155,8 +163,7 @@ class FrameWindow:
     @property
     def held_count(self) -> int:
         """Frames in memory, those that join windows included."""
-        passing = [] if self._passing is None else [self._passing]
-        return len({id(frame) for frame in (*self._kept, *self._anchors, *passing)})
+        return len({id(frame) for frame in self._held()})
 
     def take(self, partial: bool = False) -> Window | None:
         """Return the newest window that is ready and has not been taken, or None.
@@ -177,6 +184,7 @@ class FrameWindow:
         if passing is not None:
             frames = [*frames, passing]
         has_K = all(frame.K is not None for frame in frames)
+        self._has_taken_without_K = not has_K
         corners = tuple(frame.corners for frame in frames if frame.corners is not None)
         return Window(
             Frames(
@@ -215,6 +223,35 @@ class FrameWindow:
         if frame_id != self._frame_id:
             return f"camera changed from {self._frame_id} to {frame_id}"
         return ""
+
+    def _held(self) -> list[_Kept]:
+        """List the frames in memory but for those of a window that waits; some come twice."""
+        passing = [] if self._passing is None else [self._passing]
+        return [*self._kept, *self._anchors, *passing]
+
+    def _without_K(self) -> list[_Kept]:
+        """List the frames that a window may show and that came without intrinsics, each once."""
+        kept, passing = self._pending or ((), None)
+        waiting = [*kept, *([] if passing is None else [passing])]
+        frames = [*self._held(), *self._settled_anchors, *waiting]
+        return list({id(frame): frame for frame in frames if frame.K is None}.values())
+
+    def _reason_of_lens(self, K: Intrinsics, is_remapped: bool) -> str:
+        """Say why frames with intrinsics cannot join those without; empty where they can."""
+        if K is None or not self._without_K():
+            return ""
+        if self._has_taken_without_K:
+            return "intrinsics came after a window without them, whose metre was another"
+        return "intrinsics came after frames that were not undistorted" if is_remapped else ""
+
+    def _calibrate(self, K: Intrinsics) -> int:
+        """Give the frames that came without intrinsics those of the newest; say how many."""
+        if K is None:
+            return 0
+        late = self._without_K()
+        for frame in late:
+            frame.K = K
+        return len(late)
 
     def _is_too_soon(self, stamp_ns: int) -> bool:
         gap_s = (stamp_ns - self._used_stamp_ns) * 1e-9

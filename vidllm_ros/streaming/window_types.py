@@ -85,12 +85,14 @@ class Added:
         is_ready: a new window waits to be taken.
         restarted: why a new world began with this frame; empty where none did.
         problem: why the frame is unusable; empty where it is not.
+        calibrated: earlier frames that came without intrinsics and have been given this frame's.
     """
 
     arrival: Arrival
     is_ready: bool = False
     restarted: str = ""
     problem: str = ""
+    calibrated: int = 0
 
 
 @dataclass(frozen=True)
