@@ -18,7 +18,16 @@ from vidllm_ros.data.synthrooms import LABELS
 from vidllm_ros.data.synthrooms.storage import save_sample
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.vidllm import VidLLM
-from vidllm_ros.training import build, model_card, optimizer, recipe, stages, words, words_stage
+from vidllm_ros.training import (
+    build,
+    export,
+    model_card,
+    optimizer,
+    recipe,
+    stages,
+    words,
+    words_stage,
+)
 
 COLORS = ("red", "blue")
 
@@ -137,6 +146,15 @@ def test_the_command_trains_goes_on_exports_and_writes_the_card(
     for name, value in loaded.state_dict().items():
         shipped_value = averaged[name].bfloat16().to(value.dtype)
         assert torch.equal(value, shipped_value), name
+    # The repository's limit is the bundled model's alone; what is refused leaves the folder.
+    monkeypatch.setattr(export, "MAX_BUNDLED_BYTES", 1000)
+    assert train_command.main([*arguments, "--export", str(shipped), "--export-only"]) == 0
+    bundled = shipped.rename(tmp_path / "vidllm-nano")
+    before = {file.name: file.stat().st_mtime_ns for file in bundled.iterdir()}
+    assert train_command.main([*arguments, "--export", str(bundled), "--export-only"]) == 1
+    assert "export: expected at most 1000 bytes" in capsys.readouterr().err
+    assert before == {file.name: file.stat().st_mtime_ns for file in bundled.iterdir()}
+    shipped = bundled.rename(shipped)
     report = tmp_path / "report.json"
     report.write_text(json.dumps({"depth_absrel": 0.1, "baseline_constant_depth_absrel": 0.3}))
     again = [*arguments, "--export", str(shipped), "--export-only", "--report", str(report)]

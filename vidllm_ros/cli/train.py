@@ -69,8 +69,19 @@ def train(
             note(f"goes on from step {trainer.state.step}")
         state = trainer.run(steps or None, minutes)
         note(f"step {state.step}, {state.scenes} scenes, {state.seconds / 60:.1f} minutes")
-    if export is not None:
+    if export is not None and is_first_process():
         ship(out, export, report, weights)
+
+
+def is_first_process() -> bool:
+    """Whether this is the one process that ships.
+
+    The others end meanwhile: waiting for gigabytes to be written could meet a time-out of theirs.
+    """
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available()).is_main_process
 
 
 def ship(
@@ -79,12 +90,18 @@ def ship(
     report: Path | None,
     weights: ExportedWeights = ExportedWeights.AVERAGE,
 ) -> None:
-    """Export the newest checkpoint of a run; with a report, write the card too."""
-    from vidllm_ros.training.export import check_size, export_model
+    """Export the newest checkpoint of a run; with a report, write the card too.
+
+    Raises:
+        ValueError: it would be the bundled model and is too large for the repository.
+    """
+    from vidllm_ros.streaming.loading import BUNDLED_MODEL
+    from vidllm_ros.training.export import MAX_BUNDLED_BYTES, export_model, folder_bytes
     from vidllm_ros.training.model_card import count_parameters, write_card
 
-    export_model(run, target, is_averaged=weights is ExportedWeights.AVERAGE)
-    size = check_size(target)
+    largest = MAX_BUNDLED_BYTES if target.resolve().name == BUNDLED_MODEL else None
+    export_model(run, target, weights is ExportedWeights.AVERAGE, largest)
+    size = folder_bytes(target)
     note(f"{target}: {size / 1e6:.1f} MB")
     if report is not None:
         note(str(write_card(target, report, count_parameters(target), size)))

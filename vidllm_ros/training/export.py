@@ -17,28 +17,41 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from vidllm_ros.network.checkpoint import MAX_SHARD_SIZE
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.checkpoint import CHECKPOINT
 from vidllm_ros.training.run_folder import MODEL_FOLDER, model_part
 
-MAX_TOTAL_BYTES = 24_000_000
+MAX_BUNDLED_BYTES = 24_000_000
+"""What the repository carries at most."""
+LARGE_SHARD = "5GB"
 EXPORT_FACTS = "training.json"
 HISTORY = "history.txt"
 """In a run's folder: what a person changed on the way, in words, for the card."""
 
 
-def export_model(run: str | Path, out: str | Path, is_averaged: bool = True) -> Path:
+def export_model(
+    run: str | Path, out: str | Path, is_averaged: bool = True, max_bytes: int | None = None
+) -> Path:
     """Write the weights of a run's newest checkpoint as a model folder.
+
+    The checkpoint is mapped, not read, and the network is built without memory of its own: what is
+    held is one copy of the weights in bfloat16. One process does it, however many trained.
 
     Args:
         run: folder of the run.
         out: folder to fill; files in it that are not the model's (a card) stay.
         is_averaged: the averaged weights rather than the last ones. An average lags behind: where
             a loss falls late in a short run, the last ones are better.
+        max_bytes: refuse to write more; None writes whatever there is.
 
     Returns:
         the folder.
+
+    Raises:
+        FileNotFoundError: the run has no checkpoint.
+        ValueError: there is more to write than `max_bytes`; the folder stays as it was.
     """
     home, target = Path(run), Path(out)
     source = home / CHECKPOINT
@@ -46,21 +59,29 @@ def export_model(run: str | Path, out: str | Path, is_averaged: bool = True) -> 
         raise FileNotFoundError(
             f"out: expected a run's folder with {CHECKPOINT}, got {home}; has it saved one yet?"
         )
-    saved = torch.load(source, map_location="cpu", weights_only=False)
+    saved = torch.load(source, map_location="cpu", weights_only=False, mmap=True)
     config = VidLLMConfig.from_pretrained(home / MODEL_FOLDER)
     config.point_head = False
-    model = VidLLM(config)
+    with torch.device("meta"):
+        model = VidLLM(config)
     average = saved["average"] if is_averaged else None
     weights = average["weights"] if average else model_part(saved["stage"])
     kept = {name: value for name, value in weights.items() if not name.startswith("point_head.")}
-    model.load_state_dict(kept)
+    model.load_state_dict(kept, assign=True)
     model.language.attach_tokenizer(PreTrainedTokenizerFast.from_pretrained(home / MODEL_FOLDER))
     target.parent.mkdir(parents=True, exist_ok=True)
+    values = sum(parameter.numel() for parameter in model.parameters())
+    shard = MAX_SHARD_SIZE if 2 * values <= MAX_BUNDLED_BYTES else LARGE_SHARD
     with tempfile.TemporaryDirectory(dir=target.parent) as beside:
-        model.save_pretrained(beside, dtype=torch.bfloat16)
+        model.save_pretrained(beside, dtype=torch.bfloat16, max_shard_size=shard)
         known = {**facts(home, saved), "weights": "averaged" if average else "last"}
         described = json.dumps(known, indent=1) + "\n"
         (Path(beside) / EXPORT_FACTS).write_text(described)
+        if max_bytes is not None and (size := folder_bytes(beside)) > max_bytes:
+            raise ValueError(
+                f"export: expected at most {max_bytes} bytes for {target}, got {size}; shrink the "
+                "network, or export to a folder of another name"
+            )
         replace_files(Path(beside), target)
     return target
 
@@ -110,16 +131,6 @@ def replace_files(source: Path, target: Path) -> None:
             old.unlink()
 
 
-def check_size(folder: str | Path) -> int:
-    """Return the folder's bytes.
-
-    Raises:
-        ValueError: there are more than a repository should carry.
-    """
-    total = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-    if total > MAX_TOTAL_BYTES:
-        raise ValueError(
-            f"model: expected at most {MAX_TOTAL_BYTES} bytes in {folder}, got {total}; "
-            "export in bfloat16, or shrink the network"
-        )
-    return total
+def folder_bytes(folder: str | Path) -> int:
+    """Return how many bytes a folder's files have."""
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
