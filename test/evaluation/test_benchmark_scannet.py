@@ -76,6 +76,22 @@ def test_right_is_what_is_near_any_vertex_found_has_to_be_what_was_seen(cases):
     assert (behind["precision"], behind["recall"]) == (1.0, 0.0)
 
 
+def test_stray_points_in_front_do_not_take_away_what_was_found(cases):
+    """Trap: they hide right points from precision; recall is searched in the whole cloud."""
+    camera = next(iter(cases)).truth.posed().T_scan_camera[0, :3, 3]
+    right = wall(2.0)
+    stray = camera + 0.5 * (right[right[:, 0] < 0] - camera)
+    values = score(cases, np.concatenate([right, stray]))
+    assert values["judged_share"] < 0.9  # some of the wall is behind a stray point
+    assert values["recall"] == 1.0
+    assert values["comp_m"] == pytest.approx(0, abs=1e-6)
+    whole = len(right) / (len(right) + len(stray))
+    assert values["precision"] <= values["precision_whole_scan"] == pytest.approx(whole, abs=0.02)
+    assert "recall searches all predicted points" in BENCHMARK.score(
+        cases, {SCENE: {"case_id": SCENE, "cloud": right}}
+    ).variant
+
+
 def test_a_wall_too_far_behind_is_wrong_not_unseen(cases):
     """Trap: cutting predictions by the true depth would forgive every depth that is too great."""
     values = score(cases, wall(2.5))

@@ -52,15 +52,18 @@ from vidllm_ros.geometry.transforms import transform_points
 CLOUD = "cloud"
 NOTHING_M = 5.0  # distance that stands for "no point at all"
 VARIANT = (
-    "ScanNet, 32 frames evenly over the frames with a pose, clouds thinned to 2 cm, hits nearer "
-    "than 5 cm, mean over scenes; prediction laid by the true pose of the first frame (rigid, no "
-    "scale, no ICP). Masking, ours: comp and recall ask for the vertices of *_vh_clean_2.ply that "
-    "at least one of the 32 frames sees (inside the image, at most 5 cm behind its depth, within "
-    "5 m); acc and precision ask of the predicted points that at least one frame judges (at a "
+    "ScanNet, 32 frames evenly over the frames with a pose, clouds thinned to 2 cm, hits nearer"
+    " than 5 cm, mean over scenes; prediction laid by the true pose of the first frame (rigid, "
+    "no scale, no ICP). Masking, ours: comp and recall ask for the vertices of *_vh_clean_2.ply"
+    " that at least one of the 32 frames sees (inside the image, at most 5 cm behind its depth,"
+    " within 5 m); recall searches all predicted points for them, judged or not, and so does "
+    "comp; acc and precision ask of the predicted points that at least one frame judges (at a "
     "pixel with a depth within 5 m, at most 50 cm behind the nearest predicted point there, "
-    "however far from the true one) whether any vertex is near. *_whole_scan: all points, all "
-    "vertices. Not NeuralRecon's rendered and re-fused mesh, so not comparable digit by digit to "
-    "its table. A cloud of which nothing is judged hits nothing and counts as 5 m off."
+    "however far from the true one) whether any vertex is near. So a stray point in front takes"
+    " right ones behind it out of precision, and a layer more than 50 cm behind another is not "
+    "judged from there: judged_share says how much is. *_whole_scan: all points, all vertices. "
+    "Not NeuralRecon's rendered and re-fused mesh, so not comparable digit by digit to its "
+    "table. A cloud of which nothing is judged hits nothing and counts as 5 m off."
 )
 
 
@@ -125,10 +128,13 @@ def score(cases: Cases, predictions: Mapping[str, Record]) -> Scores:
         cloud = voxel_downsample(transform_points(posed.T_scan_camera[0], cloud), THINNING_M)
         seen, judged = case.truth.seen(vertices, posed), case.truth.judged(cloud, posed)
         whole = voxel_downsample(vertices, THINNING_M)
-        masked = scene_score(judged, whole, voxel_downsample(seen, THINNING_M))
+        masked = scene_score(judged, whole, voxel_downsample(seen, THINNING_M), cloud)
         per_case[case.case_id] = {
             **asdict(masked),
-            **{f"{k}_whole_scan": v for k, v in asdict(scene_score(cloud, whole, whole)).items()},
+            **{
+                f"{k}_whole_scan": v
+                for k, v in asdict(scene_score(cloud, whole, whole, cloud)).items()
+            },
             "seen_share": len(seen) / len(vertices),
             "judged_share": len(judged) / max(len(cloud), 1),
             "points": points,
@@ -140,18 +146,22 @@ def score(cases: Cases, predictions: Mapping[str, Record]) -> Scores:
 
 
 def scene_score(
-    cloud: NDArray[np.float64], truth: NDArray[np.float64], wanted: NDArray[np.float64]
+    judged: NDArray[np.float64],
+    truth: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+    cloud: NDArray[np.float64],
 ) -> CloudScore:
     """Score thinned clouds; one without points is as far off as can be and hits nothing.
 
     Args:
-        cloud: predicted points that are judged, (N, 3), m.
+        judged: predicted points of which precision is asked, (N, 3), m.
         truth: all true points, (M, 3), m: near any of them a predicted one is right.
         wanted: the true points that have to be found, (W, 3), m.
+        cloud: all predicted points, among which those are searched, (P, 3), m.
     """
-    if len(cloud) == 0:
+    if len(judged) == 0:
         return CloudScore(NOTHING_M, NOTHING_M, 0.0, 0.0, 0.0)
-    to_truth, _ = nearest_distances(cloud, truth, voxel_m=None)
+    to_truth, _ = nearest_distances(judged, truth, voxel_m=None)
     _, to_ours = nearest_distances(cloud, wanted, voxel_m=None)
     score = f_score(to_truth, to_ours, HIT_M)
     means = float(to_truth.mean()), float(to_ours.mean())
