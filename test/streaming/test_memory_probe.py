@@ -83,6 +83,31 @@ def test_where_it_is_tight_the_window_is_tried_and_a_smaller_one_taken(pretend_f
     assert chosen.words.startswith("8 frames: needs ")
 
 
+def test_where_memory_ends_in_the_small_window_a_smaller_one_is_measured(monkeypatch):
+    tried = []
+
+    def run(model, device, size, rung):
+        tried.append((rung.frames, rung.shrink))
+        if rung.shrink > 0.5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return MIB
+
+    monkeypatch.setattr(memory_probe, "run_window", run)
+    chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32)).memory
+    assert tried == [(8, 1.0), (8, 0.75), (8, 0.5)]
+    assert chosen.rung == Rung("images_50", "none", 8, 0.5)
+    assert "measured 1 MiB with 8 frames, images at 50%" in chosen.words
+
+
+def test_where_no_window_can_be_run_loading_is_refused_with_the_fix(monkeypatch):
+    def run(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(memory_probe, "run_window", run)
+    with pytest.raises(LoadingError, match=r"room for a window of 8 frames, images at 50%.*free"):
+        load_backend("vidllm", NANO, "cpu", fit=Fit(32))
+
+
 def test_where_nothing_fits_loading_is_refused_with_both_numbers(pretend_free):
     pretend_free(20)
     with pytest.raises(LoadingError, match=r"8 frames, images at 50%: needs \d+ MiB of 20 MiB"):

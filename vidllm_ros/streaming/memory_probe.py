@@ -179,11 +179,11 @@ def choose_step(
     size, width = usual_size(model.config), next(model.parameters()).element_size()
     free = memory.free_bytes(str(device))
     guess = plan_memory(model.config, NOTHING, free, size, full_frames, width, rungs).rung
-    probe = Rung("probe", guess.quantize, min(PROBE_FRAMES, guess.frames), guess.shrink)
-    took = run_window(model, device, size, probe)
+    begin = list(rungs).index(guess)
+    probe, took, failed = _measure(model, device, size, rungs[begin:])
+    left = list(rungs[begin + failed :] if failed else rungs)
     slack = max(1.0, took / activation_bytes(model.config, size, probe, width))
     measured = f"measured {took / 2**20:.0f} MiB with {probe.words}"
-    left = list(rungs)
     while left:
         plan = plan_memory(model.config, NOTHING, free, size, full_frames, width, left, slack)
         words = f"{plan.words} beside the weights, {measured}"
@@ -198,8 +198,38 @@ def choose_step(
             return MemoryChoice(plan.rung, full_frames, f"{words}, and tried")
         free_memory()
         left = left[left.index(plan.rung) + 1 :]
-    raise MemoryError(
-        f"memory: expected room for a window of {rungs[-1].words}, and memory ended; free some, "
+    raise _no_room(rungs[-1])
+
+
+def _measure(
+    model: VidLLM, device: torch.device, size: tuple[int, int], rungs: Sequence[Rung]
+) -> tuple[Rung, int, int]:
+    """Run a small window of the first rung, or of the next that is smaller where memory ends.
+
+    Returns:
+        the window that was run; bytes it took; how many of the rungs are too much.
+
+    Raises:
+        MemoryError: not even the last rung could be run.
+    """
+    tried: list[Rung] = []
+    for index, rung in enumerate(rungs):
+        probe = Rung("probe", rung.quantize, min(PROBE_FRAMES, rung.frames), rung.shrink)
+        if probe in tried:
+            continue
+        tried.append(probe)
+        try:
+            return probe, run_window(model, device, size, probe), index
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory()  # not inside `except`: the traceback holds the network's tensors
+    raise _no_room(rungs[-1])
+
+
+def _no_room(last: Rung) -> MemoryError:
+    return MemoryError(
+        f"memory: expected room for a window of {last.words}, and memory ended; free some, "
         "or take a smaller model"
     )
 
