@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from lifecycle_msgs.msg import Transition
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from ros_harness import FRAME_ID, START_NS, wait_until
 from sensor_msgs.msg import CompressedImage
@@ -166,7 +167,16 @@ def test_full_map_says_once_that_it_grows_coarser(
     reply = harness.command(topics.SAVE_MAP, SaveMap.Request(path=str(tmp_path / "map.ply")))
     assert reply.success
     assert "voxel_m is 0.001: the map is full, see max_map_points" in reply.message
-    assert len([line for line in harness.said() if "map: full at max_map_points" in line]) == 1
+
+    def warned() -> int:
+        return len([line for line in harness.said() if "map: full at max_map_points" in line])
+
+    assert warned() == 1
+    for change in ("DEACTIVATE", "CLEANUP", "CONFIGURE", "ACTIVATE"):
+        assert harness.change(getattr(Transition, f"TRANSITION_{change}"))
+    harness.feed(4)
+    harness.wait_windows(1)
+    wait_until(lambda: warned() == 2, "a warning of the new map")
 
 
 def test_two_robots_in_their_namespaces(start: Callable[..., Any]) -> None:

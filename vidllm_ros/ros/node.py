@@ -158,6 +158,7 @@ class VidllmNode(LifecycleNode):
             self._health.failed(str(error))
             return FAILURE
         self._health.clear()
+        self._windows.clear()
         self._engine = Engine(
             loaded,
             self._current,

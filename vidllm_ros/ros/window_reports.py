@@ -22,7 +22,7 @@ from vidllm_ros.streaming.session import WindowResult
 
 
 class WindowReports:
-    """Hands the windows of one configured node on.
+    """Hands the windows of a node on; `clear` begins anew with each configure.
 
     Attributes:
         outputs: the publishers while the node is active, else None.
@@ -42,6 +42,10 @@ class WindowReports:
         self._coarse_world: int | None = None  # the world whose full map was last warned of
         self.outputs: Outputs | None = None
         self.transform: CameraTransform | None = None
+
+    def clear(self) -> None:
+        """Forget what was warned of (configure): the numbers of worlds begin again."""
+        self._reduced, self._coarse_world = "", None
 
     def publish(self, result: WindowResult, loaded: LoadedBackend) -> None:
         """Publish a finished window."""
