@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,14 +52,30 @@ class Blind:
 
 
 class Mortal(Blind):
-    """Writes down who was asked what; process 1 is killed at a question when told to."""
+    """Writes down who was asked what; process 1 is killed at a question when told to.
+
+    Process 0 is ended with it, wherever it is: so process 1 waits until all of process 0's answers
+    are kept, which takes process 0 some time.
+    """
 
     name = "mortal"
 
     def answer(self, seen, question, situation=""):
         rank, folder = os.environ.get("RANK", "0"), Path(os.environ["MORTAL_LOG"])
         if rank == "1" and os.environ.get("MORTAL_DIES") and list(folder.glob("rank1-*")):
+            wait_for_lines(Path(os.environ["MORTAL_KEPT"]), int(os.environ["MORTAL_DIES"]))
             os.kill(os.getpid(), signal.SIGKILL)
         count = len(list(folder.glob(f"rank{rank}-*")))
         (folder / f"rank{rank}-{count}").write_text(f"{seen.scene_id}: {question}\n")
+        if rank == "0" and os.environ.get("MORTAL_DIES"):
+            time.sleep(0.3)  # asked, and not kept yet
         return f"{seen.scene_id} {question}"
+
+
+def wait_for_lines(file, count, limit_s=200.0):
+    """Wait until a file has so many whole lines."""
+    end = time.monotonic() + limit_s
+    while not file.exists() or file.read_text().count("\n") < count:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{file}: expected {count} lines within {limit_s} s")
+        time.sleep(0.05)

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 QUESTIONS = 7  # four scenes: 2, 1, 2, 2
+OF_FIRST = 4  # of the first process
 
 
 def write_four_scenes(root):
@@ -43,13 +44,14 @@ def write_four_scenes(root):
         hand_made.write_frames(root, scene_id, count=1)
 
 
-def launch(root, log, dies=""):
+def launch(root, log, dies=0):
     arguments = ("sqa3d", "--data", str(root), "--out", str(root / "r.json"), "--no-pages")
     arguments += ("--predictor", "blind_models:Mortal")
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
         "MORTAL_LOG": str(log),
-        "MORTAL_DIES": dies,
+        "MORTAL_DIES": str(dies or ""),
+        "MORTAL_KEPT": str(root / "r.predictions" / "predictions-0.jsonl"),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
@@ -68,12 +70,13 @@ def test_a_killed_process_costs_one_question_and_nothing_is_asked_twice(tmp_path
     write_four_scenes(tmp_path)
     log = tmp_path / "log"
     log.mkdir()
-    killed = launch(tmp_path, log, dies="yes")
+    killed = launch(tmp_path, log, dies=OF_FIRST)  # when process 0 has kept so many
     assert killed.returncode != 0
     assert "SIGKILL" in killed.stderr
     assert not (tmp_path / "r.json").exists()
     assert len(list(log.glob("rank1-*"))) == 1  # it died at its second question
     before = {file.read_text() for file in log.iterdir()}
+    assert len(before) == OF_FIRST + 1
 
     resumed = launch(tmp_path, log)
     assert resumed.returncode == 0, resumed.stderr

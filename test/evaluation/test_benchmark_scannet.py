@@ -87,9 +87,10 @@ def test_stray_points_in_front_do_not_take_away_what_was_found(cases):
     assert values["comp_m"] == pytest.approx(0, abs=1e-6)
     whole = len(right) / (len(right) + len(stray))
     assert values["precision"] <= values["precision_whole_scan"] == pytest.approx(whole, abs=0.02)
-    assert "recall searches all predicted points" in BENCHMARK.score(
-        cases, {SCENE: {"case_id": SCENE, "cloud": right}}
-    ).variant
+    assert (
+        "recall searches all predicted points"
+        in BENCHMARK.score(cases, {SCENE: {"case_id": SCENE, "cloud": right}}).variant
+    )
 
 
 def test_a_wall_too_far_behind_is_wrong_not_unseen(cases):
