@@ -127,7 +127,17 @@ def test_steps_that_are_not_to_be_had_are_refused():
     with pytest.raises(ValueError, match="pip install torchao"):
         usable_rungs(32, "int8", CPU)
     assert (memory_probe.AUTO, *memory_probe.STEP_NAMES) == MEMORY_STEPS  # one free of torch
-    assert usable_rungs(4, "half_frames", CPU) == [Rung("full", "none", 4, 1.0)]
+
+
+def test_a_step_fixed_by_hand_never_computes_more_than_was_asked_for():
+    assert usable_rungs(16, "quarter_frames", CPU) == [Rung("half_frames", "none", 8, 1.0)]
+    assert usable_rungs(32, "quarter_frames", CPU) == [Rung("quarter_frames", "none", 8, 1.0)]
+    assert usable_rungs(4, "full", CPU) == [Rung("full", "none", 4, 1.0)]
+    assert usable_rungs(4, "images_75", CPU) == [Rung("images_75", "none", 4, 0.75)]
+    with pytest.raises(ValueError, match=r"window of 4 frames smaller, got 'half_frames'; take"):
+        usable_rungs(4, "half_frames", CPU)
+    with pytest.raises(LoadingError, match="got 'quarter_frames'; take images_75"):
+        load_backend("vidllm", NANO, "cpu", fit=Fit(8, "quarter_frames"))
 
 
 def test_once_loaded_only_frames_and_images_are_left_to_give_up(monkeypatch):

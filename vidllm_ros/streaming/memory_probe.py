@@ -23,6 +23,7 @@ from vidllm_ros.network.acceleration import can_quantize
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.memory_plan import (
     KINDS,
+    LEAST_FRAMES,
     STEP_NAMES,
     MemoryPlan,
     Rung,
@@ -107,13 +108,16 @@ class MemoryMeter:
 def usable_rungs(frames: int, wanted: str, device: torch.device) -> list[Rung]:
     """Return the rungs to choose from: those that can be had here, or the one fixed by hand.
 
+    Where the window is so small that the ladder has no step of that name, the one it is equal to
+    is taken: a quarter of 16 frames is half of them, as windows keep at least 8.
+
     Args:
         frames: of a full window.
         wanted: `AUTO` or one of `STEP_NAMES`.
         device: where the network will run.
 
     Raises:
-        ValueError: there is no such step, or it cannot be had here.
+        ValueError: there is no such step, it cannot be had here, or it gives up nothing.
     """
     if wanted not in (AUTO, *STEP_NAMES):
         raise ValueError(f"memory_step: expected {AUTO} or one of {STEP_NAMES}, got {wanted!r}")
@@ -124,9 +128,14 @@ def usable_rungs(frames: int, wanted: str, device: torch.device) -> list[Rung]:
         )
     if wanted == AUTO:
         return ladder(frames, [kind for kind in KINDS if can_quantize(kind, device)])
-    rungs = ladder(frames, [wanted])
-    fixed = [rung for rung in rungs if rung.name == wanted]
-    return fixed or rungs[:1]  # a window of few frames has no smaller step of that kind
+    at_most = STEP_NAMES.index(wanted)
+    equal = [r for r in ladder(frames, [wanted]) if STEP_NAMES.index(r.name) <= at_most][-1]
+    if equal.name == "full" != wanted:
+        raise ValueError(
+            f"memory_step: expected a step that makes a window of {frames} frames smaller, got "
+            f"{wanted!r}; take images_75 or images_50, or a window_size above {LEAST_FRAMES}"
+        )
+    return [equal]
 
 
 def rungs_left(rungs: Sequence[Rung], chosen: Rung) -> list[Rung]:
