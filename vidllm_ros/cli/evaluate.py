@@ -4,8 +4,8 @@
 Predictions are kept beside the report as they are made, so the same command goes on where it was
 stopped; `accelerate launch -m vidllm_ros.cli.evaluate ...` shares the scenes out over processes.
 On SynthRooms trivial answers are measured beside: constants fitted on training rooms, and a
-language model that never sees a scene (evaluate_baselines.py). Next: score.py, which scores
-anybody's predictions.
+language model that never sees a scene (evaluate_baselines.py). Next: evaluate_boxes.py, score.py,
+which scores anybody's predictions.
 """
 
 from __future__ import annotations
