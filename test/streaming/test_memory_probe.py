@@ -62,7 +62,7 @@ def test_what_is_measured_decides_and_not_the_account(pretend_free, monkeypatch)
     pretend_free(130)
     chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32)).memory
     assert chosen.rung.name == "half_frames"
-    assert chosen.step == MemoryStep(0.5, 1.0)
+    assert chosen.step == MemoryStep(0.5, 1.0, 16)
     assert "measured 90 MiB with 8 frames, and tried" in chosen.words
 
 

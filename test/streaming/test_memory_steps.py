@@ -7,6 +7,7 @@ import torch
 
 from vidllm_ros.streaming.memory_steps import (
     STEPS,
+    MemoryStep,
     MemorySteps,
     count_of,
     is_out_of_memory,
@@ -25,6 +26,21 @@ def test_steps_cost_frames_first_and_size_last():
     assert sizes == [(32, 1.0), (24, 1.0), (16, 1.0), (8, 1.0), (8, 0.75), (8, 0.5)]
     assert [count_of(3, step) for step in STEPS] == [3, 2, 2, 2, 2, 2]
     assert count_of(1, STEPS[-1]) == 1
+
+
+def test_a_window_shorter_than_there_is_room_for_is_computed_whole():
+    eight_fit = MemoryStep(0.25, 1.0, room=8)
+    steps = MemorySteps(eight_fit)
+    assert steps.step == eight_fit
+    counts = [[count_of(frames, steps.step) for frames in (32, 20, 8, 5)]]
+    while steps.down():
+        assert steps.step.shrink < 1
+        counts.append([count_of(frames, steps.step) for frames in (32, 20, 8, 5)])
+    assert counts == [[8, 8, 8, 5]] * 3
+    assert len(thin_frames(film(8), eight_fit)) == 8
+    fewer = MemorySteps(MemoryStep(0.5, 1.0, room=16))
+    fewer.down()
+    assert count_of(8, fewer.step) == 2  # memory ended with all 8, so it is a share again
 
 
 def test_frames_are_thinned_evenly_with_first_and_last():

@@ -63,7 +63,9 @@ class MemoryChoice:
     @property
     def step(self) -> MemoryStep:
         """The size of windows to begin with and never to exceed."""
-        return MemoryStep(self.rung.frames / self.full_frames, self.rung.shrink)
+        frames = self.rung.frames
+        room = frames if frames < self.full_frames else None
+        return MemoryStep(frames / self.full_frames, self.rung.shrink, room)
 
 
 class MemoryMeter:

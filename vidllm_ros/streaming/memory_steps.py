@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,10 +32,13 @@ class MemoryStep:
     Attributes:
         frames: share of its frames.
         shrink: share of the network's image size; only backends that can (backend.py) do it.
+        room: frames there is memory for, however short the window is; None where only the share
+            is known.
     """
 
     frames: float
     shrink: float
+    room: int | None = None
 
 
 FULL = MemoryStep(1.0, 1.0)
@@ -58,8 +61,9 @@ class MemorySteps:
     """
 
     def __init__(self, first: MemoryStep = FULL) -> None:
-        below = (s for s in STEPS if s != first and _is_within(s, first))
-        self._steps = (first, *below)
+        below = (s for s in STEPS if _is_below(s, first))
+        as_many = (replace(s, room=first.room) if s.frames == first.frames else s for s in below)
+        self._steps = (first, *as_many)
         self._index = 0
         self._patience = _PATIENCE
         self._done = 0
@@ -108,13 +112,15 @@ class MemorySteps:
         return f"short of memory: {count_of(frames, step)} of {frames} frames{size}"
 
 
-def _is_within(step: MemoryStep, first: MemoryStep) -> bool:
-    return step.frames <= first.frames and step.shrink <= first.shrink
+def _is_below(step: MemoryStep, first: MemoryStep) -> bool:
+    is_within = step.frames <= first.frames and step.shrink <= first.shrink
+    return is_within and (step.frames, step.shrink) != (first.frames, first.shrink)
 
 
 def count_of(frames: int, step: MemoryStep) -> int:
-    """Frames of a window of `frames` that a step computes."""
-    return min(frames, max(FEWEST_FRAMES, round(frames * step.frames)))
+    """Frames of a window of `frames` that a step computes: its share, or those with room."""
+    share = max(FEWEST_FRAMES, round(frames * step.frames))
+    return min(frames, share if step.room is None else step.room)
 
 
 def thin_frames(frames: Frames, step: MemoryStep, known: Collection[int] = ()) -> Frames:
