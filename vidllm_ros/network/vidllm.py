@@ -244,6 +244,11 @@ class VidLLM(PreTrainedModel):
         size = min(config.image_size, patches * config.patch_size)
         return resize_frames(frames, size, config.patch_size, config.resize_mode)
 
+    @property
+    def uses_corners(self) -> bool:
+        """Whether `Frames.corners` are of use: whoever makes frames need not follow them else."""
+        return bool(self.config.pose_refinement != "none")
+
     def forget_frames(self) -> None:
         """Give back the memory of frames encoded before."""
         self.frame_cache.clear()

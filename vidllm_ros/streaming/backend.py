@@ -77,6 +77,11 @@ class ThriftyBackend(Protocol):
         ...
 
 
+def uses_corners(backend: Backend) -> bool:
+    """Say whether a backend reads `Frames.corners`; one that says nothing of it is given them."""
+    return bool(getattr(backend, "uses_corners", True))
+
+
 class StandInBackend:
     """A backend without a network: a wall two metres ahead of a camera that slides sideways.
 
@@ -88,6 +93,7 @@ class StandInBackend:
     wall_m = 2.0
     speed_m_s = 0.05
     fov_rad = 1.0
+    uses_corners = False
 
     def reconstruct(self, frames: Frames) -> Reconstruction:
         """Return the wall, seen by cameras that move right at constant speed.

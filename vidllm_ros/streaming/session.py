@@ -19,7 +19,7 @@ from vidllm_ros.geometry.boxes import transform_box
 from vidllm_ros.geometry.point_cloud import PointCloud
 from vidllm_ros.geometry.window_cloud import window_cloud
 from vidllm_ros.prompts import clean_text, place_answer
-from vidllm_ros.streaming.backend import Backend
+from vidllm_ros.streaming.backend import Backend, uses_corners
 from vidllm_ros.streaming.map_files import write_map
 from vidllm_ros.streaming.registration import frames_not_placed
 from vidllm_ros.streaming.results import (
@@ -55,7 +55,11 @@ class Session:
         self._settings = settings or SessionSettings()
         self._runner = NetworkRunner(backend, self._settings.largest)
         self._lock = threading.RLock()
-        self._window = FrameWindow(self._settings.window, prepare=self._runner.prepare)
+        self._window = FrameWindow(
+            self._settings.window,
+            prepare=self._runner.prepare,
+            gives_corners=uses_corners(backend),
+        )
         self._windows_done = 0
         self._worlds = 0
         self._first_world = 0  # frames of worlds before it were reset

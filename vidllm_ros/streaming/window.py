@@ -58,12 +58,14 @@ class FrameWindow:
         counts: what became of all frames.
         world: number of the world that frames belong to now.
         prepare: makes a frame smaller when it is kept, once; None keeps it as it is.
+        gives_corners: whether windows are to hold the followed corners.
     """
 
     settings: WindowSettings = field(default_factory=WindowSettings)
     counts: FrameCounts = field(default_factory=FrameCounts)
     world: int = 0
     prepare: Prepare | None = None
+    gives_corners: bool = True
 
     def __post_init__(self) -> None:
         self._ready_count = 0
@@ -129,10 +131,11 @@ class FrameWindow:
         if self._is_too_soon(stamp_ns):
             self.counts.passed_over += 1
             return Added(Arrival.PASSED_OVER)
-        self._follower.add(rgb)
+        if self._is_following:
+            self._follower.add(rgb)
         thumbnail = _thumbnail(rgb)
         arrival = self._judge(stamp_ns, thumbnail)
-        if arrival is Arrival.KEPT:
+        if self._is_following and arrival is Arrival.KEPT:
             self._follower.mark()
         try:
             frame = self._made_small(stamp_ns, rgb, K)
@@ -163,7 +166,8 @@ class FrameWindow:
     @property
     def held_count(self) -> int:
         """Frames in memory, those that join windows included."""
-        return len({id(frame) for frame in self._held()})
+        passing = [] if self._passing is None else [self._passing]
+        return len({id(frame) for frame in (*self._kept, *self._anchors, *passing)})
 
     def take(self, partial: bool = False) -> Window | None:
         """Return the newest window that is ready and has not been taken, or None.
@@ -224,17 +228,11 @@ class FrameWindow:
             return f"camera changed from {self._frame_id} to {frame_id}"
         return ""
 
-    def _held(self) -> list[_Kept]:
-        """List the frames in memory but for those of a window that waits; some come twice."""
-        passing = [] if self._passing is None else [self._passing]
-        return [*self._kept, *self._anchors, *passing]
-
     def _without_K(self) -> list[_Kept]:
         """List the frames that a window may show and that came without intrinsics, each once."""
-        kept, passing = self._pending or ((), None)
-        waiting = [*kept, *([] if passing is None else [passing])]
-        frames = [*self._held(), *self._settled_anchors, *waiting]
-        return list({id(frame): frame for frame in frames if frame.K is None}.values())
+        waiting = () if self._pending is None else (*self._pending[0], self._pending[1])
+        known = (*self._kept, *self._anchors, *self._settled_anchors, self._passing, *waiting)
+        return list({id(one): one for one in known if one is not None and one.K is None}.values())
 
     def _reason_of_lens(self, K: Intrinsics, is_remapped: bool) -> str:
         """Say why frames with intrinsics cannot join those without; empty where they can."""
@@ -253,13 +251,19 @@ class FrameWindow:
             frame.K = K
         return len(late)
 
+    @property
+    def _is_following(self) -> bool:
+        """Whether anything asks where corners are: it costs milliseconds a frame."""
+        wanted = self.gives_corners or self.settings.keyframe_motion > 0
+        return wanted and self.settings.size > 1
+
     def _is_too_soon(self, stamp_ns: int) -> bool:
         gap_s = (stamp_ns - self._used_stamp_ns) * 1e-9
         return bool(self._kept) and gap_s < _GAP_SLACK * self.settings.min_gap_s
 
     def _made_small(self, stamp_ns: int, rgb: Image, K: Intrinsics) -> _Kept:
         intrinsics = None if K is None else np.asarray(K, float)[None]
-        corners = (self._follower.corners,)
+        corners = (self._follower.corners,) if self._is_following else None
         frames = Frames(rgb[None], (stamp_ns,), self._frame_id, intrinsics, corners)
         if self.prepare is not None:
             frames = self.prepare(frames)
@@ -278,10 +282,10 @@ class FrameWindow:
         if float(np.abs(thumbnail - self._thumbnail).mean()) < settings.min_motion:
             return Arrival.STILL
         gap_s = (stamp_ns - self._kept[-1].stamp_ns) * 1e-9
-        moved = self._follower.motion()
-        if moved < settings.keyframe_motion and gap_s < settings.keyframe_gap_s:
-            return Arrival.BETWEEN
-        return Arrival.KEPT
+        if settings.keyframe_motion == 0 or gap_s >= settings.keyframe_gap_s:
+            return Arrival.KEPT
+        is_between = self._follower.motion() < settings.keyframe_motion
+        return Arrival.BETWEEN if is_between else Arrival.KEPT
 
     def _emit_if_due(self) -> bool:
         settings = self.settings
