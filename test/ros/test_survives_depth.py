@@ -49,6 +49,8 @@ def send_depth(harness: Any, message: Image) -> None:
     publisher = harness.publisher(Image, "depth")
     check = harness.node._engine.scale_check
     stamp_ns = stamp_to_ns(message.header.stamp)
+    if harness.node._inputs._view is None:
+        harness.feed(1)  # before it depth has no place
 
     def is_kept() -> bool:
         publisher.publish(message)  # best effort: what is lost is sent again
@@ -72,6 +74,7 @@ def test_depth_that_cannot_be_used_is_said(start: Callable[..., Any], kind: str)
     fields, cause = TORN[kind]
     harness = start()
     harness.wait_active()
+    harness.feed(1)
     publisher = harness.publisher(Image, "depth")
     bad = depth_image(header(START_NS, FRAME_ID), **fields)
 
@@ -121,6 +124,7 @@ def test_depth_that_is_not_finite_spoils_nothing(start: Callable[..., Any]) -> N
     depth = np.full((H, W), 2.0, np.float32)
     depth[::2] = np.nan
     depth[1::4] = np.inf
+    harness.feed(1)  # before it depth has no place
     publisher = harness.publisher(Image, "depth")
     check = harness.node._engine.scale_check
     for _ in range(4):
@@ -161,3 +165,18 @@ def test_a_slow_window_is_compared_with_the_depths_of_its_frames(
     held.may_reconstruct.set()
     harness.wait_windows(1)
     assert "1.00 x ours" in harness.node._engine.scale_check.words
+
+
+def test_depth_before_the_first_image_is_not_cut_as_if_it_were_one(
+    start: Callable[..., Any],
+) -> None:
+    """Its shape says nothing of the image's: the two may be cut differently."""
+    harness = start()
+    harness.wait_active()
+    check, taken = harness.node._engine.scale_check, harness.node._inputs._take_depth
+    early = depth_image(header(START_NS, FRAME_ID))
+    taken(early)
+    assert not check._depths
+    harness.send(harness.frame((70, 42)))
+    taken(early)
+    assert list(check._depths) == [START_NS]

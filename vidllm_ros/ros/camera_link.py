@@ -20,7 +20,7 @@ from rclpy.qos import qos_policy_name_from_kind
 from vidllm_ros.ros.callbacks import guarded
 from vidllm_ros.ros.health import LinkReport
 from vidllm_ros.ros.qos import overridable_input, profile
-from vidllm_ros.ros.topics import NODE_NAME, Topic, type_name
+from vidllm_ros.ros.topics import NODE_NAME, STATUS, Topic, type_name
 
 Say = Callable[[str, str, str], None]
 """Topic, cause, words: a complaint that is throttled by topic and cause."""
@@ -28,14 +28,24 @@ Say = Callable[[str, str, str], None]
 
 def cameras_elsewhere(node: Node, wanted: str, topic: str) -> tuple[str, ...]:
     """Name the other topics of a type that somebody publishes, but for what our nodes make."""
+    known = node.get_topic_names_and_types()
+    # A renamed one, of another robot, is known by its status.
+    told = [name for name, types in known if type_name(STATUS.type) in types]
+    robots = {who for name in told for who in _publishing(node, name)}
     ours = {NODE_NAME, node.get_name()}
     found = []
-    for name, types in node.get_topic_names_and_types():
+    for name, types in known:
         if wanted in types and name != topic:
-            publishers = node.get_publishers_info_by_topic(name)
-            if any(publisher.node_name not in ours for publisher in publishers):
+            others = _publishing(node, name) - robots
+            if any(node_name not in ours for _, node_name in others):
                 found.append(name)
     return tuple(found)
+
+
+def _publishing(node: Node, topic: str) -> set[tuple[str, str]]:
+    """Name the nodes that publish a topic, each with its namespace."""
+    offered = node.get_publishers_info_by_topic(topic)
+    return {(info.node_namespace, info.node_name) for info in offered}
 
 
 class CameraLink:

@@ -234,11 +234,11 @@ class Inputs:
     # Depth, for checking the scale only
 
     def _take_depth(self, msg: Image) -> None:
-        if self.is_paused:
+        view = self._view  # before the first frame nobody knows what the depth shows
+        if self.is_paused or view is None:
             return
         try:
             depth = depth_from_image(msg)
-            view = self._view or CameraView(depth.shape[0], depth.shape[1])
             self._engine.offer_depth(stamp_to_ns(msg.header.stamp), depth, view)
         except ValueError as error:
             self._complain(topics.DEPTH_IN.name, str(error).split(":")[0], f"dropped: {error}")

@@ -164,7 +164,7 @@ class NodeParameters:
     )
     min_gap_s: float = _parameter(
         WindowSettings.min_gap_s,
-        "Frames closer in time than this to the last kept one are passed over.",
+        "Frames closer in time than this to the last used one are passed over.",
         _CONFIGURE,
         (0.0, 60.0),
     )

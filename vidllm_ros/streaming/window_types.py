@@ -21,7 +21,7 @@ class WindowSettings:
         stride: new frames between two windows, keyframes or not.
         min_frames: frames before the first, shorter window of a world; size means no short ones.
         min_shared: frames a window keeps of the one before it, at least.
-        min_gap_s: frames closer than this to the last kept one are passed over.
+        min_gap_s: frames closer than this to the last used one, kept or not, are passed over.
         min_motion: frames whose mean brightness change (0..255) to the last keyframe is smaller
             show the same view: they are not kept. 1 px of motion in 640 changes a room by 0.3 to
             0.9, a sensor's noise by 0.2; the change adds up until a frame is kept.
