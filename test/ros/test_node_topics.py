@@ -212,6 +212,7 @@ def test_depth_topic_checks_the_scale(start: Callable[..., Any]) -> None:
 
     harness = start()
     harness.wait_active()
+    harness.feed(1)  # before it depth has no place
     depth = np.full((42, 56), 2.5, np.float32)
     publisher = harness.publisher(topics.DEPTH_IN.type, "depth")
     for _ in range(4):
