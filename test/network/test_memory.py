@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from vidllm_ros.network import memory
 from vidllm_ros.network.memory import (
     WORKING_ROOM,
+    container_free_bytes,
     free_bytes,
     needed_bytes,
     resident_bytes,
@@ -26,6 +29,49 @@ def test_need_follows_files_and_format(tmp_path: Path) -> None:
 
 
 def test_free_memory_is_that_of_the_machine() -> None:
+    assert 0 < free_bytes("cpu") < 2**50
+
+
+@pytest.fixture
+def control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def make(own: str, **groups: tuple[str, int, int]) -> None:
+        """A line of /proc/self/cgroup; limit, usage and inactive files of folders "a__b"."""
+        monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroup")
+        monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "own")
+        (tmp_path / "own").write_text(f"7:blkio:/\n{own}\n")
+        for name, (limit, usage, inactive) in groups.items():
+            folder = tmp_path / "cgroup" / name.replace("__", "/")
+            folder.mkdir(parents=True, exist_ok=True)
+            is_v1 = name.startswith("memory")
+            names = ("limit_in_bytes", "usage_in_bytes") if is_v1 else ("max", "current")
+            (folder / f"memory.{names[0]}").write_text(f"{limit}\n")
+            (folder / f"memory.{names[1]}").write_text(f"{usage}\n")
+            stat = f"total_inactive_file {inactive}" if is_v1 else f"inactive_file {inactive}"
+            (folder / "memory.stat").write_text(f"inactive_anon 5\n{stat}\n")
+
+    return make
+
+
+def test_what_a_container_leaves_is_what_is_free(control_group) -> None:
+    control_group("0::/robot/node", robot=("900", 700, 100), robot__node=("max", 10, 0))
+    assert container_free_bytes() == 300  # the limit of the group above
+    assert free_bytes("cpu") == 300
+    control_group("0::/robot/node", robot=("900", 700, 100), robot__node=("200", 150, 40))
+    assert free_bytes("cpu") == 90
+    control_group("0::/robot/node", robot__node=("100", 150, 0))
+    assert free_bytes("cpu") == 0
+
+
+def test_older_control_groups_count_as_well(control_group) -> None:
+    control_group("4:memory:/seen/from/outside", memory=("1000", 600, 50))
+    assert free_bytes("cpu") == 450
+    control_group("4:cpu,memory:/", memory=(str(2**63 - 4096), 600, 50))
+    assert 450 < free_bytes("cpu") < 2**50  # no limit: what the machine has
+
+
+def test_no_limit_leaves_what_the_machine_has(control_group) -> None:
+    control_group("0::/", x=("max", 10, 0))
+    assert container_free_bytes() is None
     assert 0 < free_bytes("cpu") < 2**50
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vidllm_ros.network import memory
-from vidllm_ros.network.memory_plan import Rung
+from vidllm_ros.network.memory_plan import SLACK, Rung
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.streaming import memory_probe
 from vidllm_ros.streaming.loading import MEMORY_STEPS, Fit, LoadingError, load_backend
@@ -155,6 +155,32 @@ def test_the_meter_sees_what_was_held_in_between():
         del held
     assert total == 40_000_000
     assert meter.peak_bytes > 0.8 * 160e6
+
+
+def test_the_meter_sees_what_is_taken_from_holes_in_the_heap():
+    held = [bytearray(100_000) for _ in range(800)]
+    last = held[-1]  # at the end of the heap, which keeps what is freed below
+    del held
+    with MemoryMeter(CPU) as meter:
+        again = [bytearray(100_000) for _ in range(800)]
+    assert len(again) == 800
+    assert len(last) == 100_000
+    assert meter.peak_bytes > 0.6 * 80e6
+
+
+def test_a_window_that_is_refused_is_not_reported_as_measured(monkeypatch):
+    def refuse(*_):
+        raise ValueError("depth: expected some, got none")
+
+    monkeypatch.setattr(VidLLM, "reconstruct", refuse)
+    seen = []
+    whole = memory_probe.plan_memory
+    monkeypatch.setattr(
+        memory_probe, "plan_memory", lambda *args: (seen.append(args[7:]), whole(*args))[1]
+    )
+    words = load_backend("vidllm", NANO, "cpu", fit=Fit(32)).memory.words
+    assert words.endswith("not measured, as 8 frames gave no window")
+    assert seen[-1] == (SLACK,)
 
 
 def test_a_session_begins_at_the_chosen_step_and_never_exceeds_it():

@@ -7,6 +7,8 @@ Used by the node at configure and by `vidllm doctor`. Next: checkpoint.py, which
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 import resource
@@ -22,6 +24,7 @@ if TYPE_CHECKING:  # it imports transformers; a node asks for free memory before
 WORKING_ROOM = 1.5
 """Memory a window is taken to need, as a multiple of the weights: a rule of thumb, not measured,
 and the same for every window; memory_plan.py counts a given one."""
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _STORED_BYTES = 2  # weights are stored in half precision and widened on loading
 
 
@@ -32,14 +35,74 @@ def needed_bytes(folder: Path, dtype: torch.dtype) -> int:
 
 
 def free_bytes(device: str) -> int:
-    """Return the bytes that are free on the device; those of the machine for a CPU."""
+    """Return the bytes that are free on the device.
+
+    For a CPU those of the machine, or of the container where its limit leaves less.
+    """
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
+    left = container_free_bytes()
+    return machine_free_bytes() if left is None else min(left, machine_free_bytes())
+
+
+def machine_free_bytes() -> int:
+    """Return what the machine can give without swapping, limits aside, bytes."""
     with open("/proc/meminfo", encoding="ascii") as meminfo:
         for line in meminfo:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def container_free_bytes() -> int | None:
+    """Return what the limits of this process's control groups leave, bytes; None without any.
+
+    Of a limit is left what is not in use; cached files not lately read count as free, as the
+    kernel drops them first. Source: Linux, Documentation/admin-guide/cgroup-v2.rst and
+    cgroup-v1/memory.rst.
+    """
+    try:
+        lines = OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    left: list[int] = []
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if "memory" in controllers.split(","):
+            root, names = CGROUPS / "memory", ("limit_in_bytes", "usage_in_bytes", "total_")
+        elif number == "0":
+            root, names = CGROUPS, ("max", "current", "")
+        else:
+            continue
+        own = root / path.lstrip("/")
+        groups = [own, *own.parents]  # a limit of any group above holds as well
+        inside = (group for group in groups if group.is_relative_to(root))
+        left += [free for group in inside if (free := _left_of(group, *names)) is not None]
+    return max(0, min(left)) if left else None
+
+
+def _left_of(group: Path, limit: str, usage: str, prefix: str) -> int | None:
+    """Return what a group's limit leaves, bytes; None where it has none or does not say."""
+    try:
+        most, used = (int((group / f"memory.{name}").read_text()) for name in (limit, usage))
+    except (OSError, ValueError):  # no such group, or "max"
+        return None
+    with contextlib.suppress(OSError):
+        for line in (group / "memory.stat").read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{prefix}inactive_file "):
+                used -= int(line.split()[1])
+    return most - used
+
+
+def trim_memory() -> None:
+    """Hand freed pages of the heap back to the system.
+
+    A window frees its tensors in another order than the next one takes them, and glibc keeps the
+    holes: 80 MiB after a few windows of nano, and slowly more.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def resident_bytes() -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidllm_ros.ros.model_memory import trim_memory
+from vidllm_ros.network.memory import trim_memory
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.pixel_grid import CameraView, PixelGrid, grid_of
 from vidllm_ros.ros.scale_check import ScaleCheck

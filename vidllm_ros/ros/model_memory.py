@@ -6,14 +6,12 @@ What is loaded, and why not, is streaming/loading.py's. Next: engine.py, which r
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import resource
 
 import torch
 
-from vidllm_ros.network.memory import free_bytes
+from vidllm_ros.network.memory import free_bytes, trim_memory
 from vidllm_ros.streaming.loading import LoadedBackend
 
 
@@ -33,16 +31,6 @@ def release_memory(device: str) -> int:
     else:
         trim_memory()
     return memory_used_bytes(device)
-
-
-def trim_memory() -> None:
-    """Hand freed pages of the heap back to the system.
-
-    A window frees its tensors in another order than the next one takes them, and glibc keeps the
-    holes: 80 MiB after a few windows of nano, and slowly more.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # glibc only
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def describe_torch() -> str:

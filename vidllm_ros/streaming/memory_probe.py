@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.memory_plan import (
     KINDS,
     LEAST_FRAMES,
+    SLACK,
     STEP_NAMES,
     MemoryPlan,
     Rung,
@@ -77,6 +77,8 @@ class MemoryMeter:
         self._thread = threading.Thread(target=self._watch, name="memory-meter", daemon=True)
 
     def __enter__(self) -> MemoryMeter:
+        if self.device.type == "cpu":
+            memory.trim_memory()  # what is taken from holes in the heap would not be seen
         self._before = self._held()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -193,20 +195,24 @@ def choose_step(
     begin = list(rungs).index(guess)
     probe, took, failed = _measure(model, device, size, rungs[begin:])
     left = list(rungs[begin + failed :] if failed else rungs)
-    slack = max(1.0, took / activation_bytes(model.config, size, probe, width))
-    measured = f"measured {took / 2**20:.0f} MiB with {probe.words}"
+    if took is None:
+        slack, measured = SLACK, f"not measured, as {probe.words} gave no window"
+    else:
+        slack = max(1.0, took / activation_bytes(model.config, size, probe, width))
+        measured = f"measured {took / 2**20:.0f} MiB with {probe.words}"
     while left:
         plan = plan_memory(model.config, NOTHING, free, size, full_frames, width, left, slack)
         words = f"{plan.words} beside the weights, {measured}"
         if plan.needed_bytes < TIGHT * free:
             return MemoryChoice(plan.rung, full_frames, words)
         try:
-            run_window(model, device, size, plan.rung)
+            tried = run_window(model, device, size, plan.rung)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         else:
-            return MemoryChoice(plan.rung, full_frames, f"{words}, and tried")
+            words += ", and tried" if tried is not None else ""
+            return MemoryChoice(plan.rung, full_frames, words)
         free_memory()
         left = left[left.index(plan.rung) + 1 :]
     raise _no_room(rungs[-1])
@@ -214,11 +220,12 @@ def choose_step(
 
 def _measure(
     model: VidLLM, device: torch.device, size: tuple[int, int], rungs: Sequence[Rung]
-) -> tuple[Rung, int, int]:
+) -> tuple[Rung, int | None, int]:
     """Run a small window of the first rung, or of the next that is smaller where memory ends.
 
     Returns:
-        the window that was run; bytes it took; how many of the rungs are too much.
+        the window that was run; bytes it took, None if it was refused; how many of the rungs are
+        too much.
 
     Raises:
         MemoryError: not even the last rung could be run.
@@ -252,10 +259,13 @@ def usual_size(config: VidLLMConfig) -> tuple[int, int]:
     return max(2, height) * config.patch_size, patches * config.patch_size
 
 
-def run_window(model: VidLLM, device: torch.device, size: tuple[int, int], rung: Rung) -> int:
+def run_window(
+    model: VidLLM, device: torch.device, size: tuple[int, int], rung: Rung
+) -> int | None:
     """Run a made-up window, detection included; return the bytes it took at most.
 
-    Nothing of it is remembered afterwards.
+    None where the network refused the ramp, as it need not have a depth that can be used: how
+    much of the window was computed is not known then. Nothing of it is remembered afterwards.
     """
     height, width = size
     row, column = np.mgrid[0:height, 0:width]
@@ -267,9 +277,10 @@ def run_window(model: VidLLM, device: torch.device, size: tuple[int, int], rung:
         frame_id="probe_optical_frame",
     )
     try:
-        # A ramp need not have a depth that can be used; what it took is known all the same.
-        with MemoryMeter(device) as meter, suppress(ValueError):
+        with MemoryMeter(device) as meter:
             model.detect(model.reconstruct(frames, rung.shrink).scene)
+    except ValueError:
+        return None
     finally:
         model.eval()  # forgets frames and scenes
     return meter.peak_bytes
