@@ -24,7 +24,7 @@ def test_a_room_goes_through_the_node(tmp_path, monkeypatch, capsys):
     assert code == 0, capsys.readouterr().err
     report = json.loads((out / "report.json").read_text())
     assert report["frames_played"] == 40
-    assert report["frames_placed"] >= 32
+    assert report["frames_placed"] >= 20  # keyframes: those by which the view had moved
     assert report["windows"] >= 2
     assert [entry["success"] for entry in report["questions"]] == [True] * 5
     assert all("stand-in" in entry["answer"] for entry in report["questions"])
