@@ -10,10 +10,12 @@ any block by its attribute's name; frame_cache.py, scene_queries.py for what is 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -43,7 +45,14 @@ from vidllm_ros.network.metric_geometry import (
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
 from vidllm_ros.network.pose_refinement import refine_poses
 from vidllm_ros.network.scene_frame import scene_frames
-from vidllm_ros.structures import Answer, Frames, GroundedBox, Reconstruction, SceneContext
+from vidllm_ros.structures import (
+    Answer,
+    Corners,
+    Frames,
+    GroundedBox,
+    Reconstruction,
+    SceneContext,
+)
 
 
 class VidLLM(PreTrainedModel):
@@ -284,7 +293,13 @@ class VidLLM(PreTrainedModel):
                 resized.images, resized.stamps_ns, self._encode_images
             )
             geometry = self.geometry_of(encoded, resized.images.shape[1:3])
-            metric = self._refined(self.metric_geometry(geometry), resized)
+            metric = self.corrected(
+                self.metric_geometry(geometry),
+                resized.images[None],
+                None if resized.K is None else resized.K[None],
+                [resized.stamps_ns],
+                [resized.corners],
+            )
             patches, T_scene_world = self.scene_tokens(
                 geometry.adapter.semantic,
                 metric.depth,
@@ -296,15 +311,23 @@ class VidLLM(PreTrainedModel):
             resized, metric, geometry.depth_confidence, patches, T_scene_world
         )
 
-    def _refined(self, metric: MetricGeometry, frames: Frames) -> MetricGeometry:
-        """Take the lens of a calibrated camera; correct the poses where the config says so."""
-        K = None if frames.K is None else frames.K[None]
+    def corrected(
+        self,
+        metric: MetricGeometry,
+        images: NDArray[np.uint8],
+        K: NDArray[np.float64] | None,
+        stamps_ns: Sequence[Sequence[int]],
+        corners: Sequence[Sequence[Corners] | None] | None = None,
+    ) -> MetricGeometry:
+        """Take the lens of a calibrated camera; correct the poses where the config says so.
+
+        Arguments as `refine_poses`. What words are trained on is what they read on a robot, so
+        training calls this too.
+        """
         if K is not None:
             metric = with_lens(metric, torch.from_numpy(K))
         if self.config.pose_refinement != "none":
-            return refine_poses(
-                metric, frames.images[None], K, [frames.stamps_ns], [frames.corners]
-            )
+            return refine_poses(metric, images, K, stamps_ns, corners)
         return metric
 
     def answer(self, scene: SceneContext, question: str, max_new_tokens: int = 32) -> Answer:

@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from vidllm_ros.data.scene_batch import SceneBatch, Sentence
-from vidllm_ros.network.metric_geometry import MetricGeometry, with_lens
+from vidllm_ros.network.metric_geometry import MetricGeometry
 from vidllm_ros.network.patches3d import (
     ScenePatches,
     lift_patches,
     patch_center_depth,
     pool_voxels,
 )
-from vidllm_ros.network.pose_refinement import refine_poses
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
 from vidllm_ros.training.recipe import Recipe
@@ -116,13 +115,10 @@ class WordsStage(nn.Module):
 
     def _refined(self, metric: MetricGeometry, batch: SceneBatch) -> MetricGeometry:
         """Take the lens and correct the poses as the network does when it is used."""
-        metric = with_lens(metric, batch.K)
-        if self.model.config.pose_refinement == "none":
-            return metric
         images = (batch.images.movedim(2, -1) * 255.0).round().to(torch.uint8).cpu().numpy()
         K = batch.K.double().cpu().numpy()
         seconds = range(0, len(images[0]) * FRAME_NS, FRAME_NS)
-        return refine_poses(metric, images, K, [seconds] * len(images))
+        return self.model.corrected(metric, images, K, [seconds] * len(images))
 
     @torch.no_grad()
     def look(self, batch: SceneBatch) -> list[PooledScene]:
