@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_public import seeded
 from torch import Tensor, nn
 from transformers import (
     CLIPVisionConfig,
@@ -50,16 +51,6 @@ SENTENCES = ("the red chair stands beside the table", "how many windows are ther
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("public")
-
-
-def seeded(module: nn.Module, seed: int) -> nn.Module:
-    """Give every parameter values that matter: no zeros, no ones."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(noise / max(1, parameter[0].numel()) ** 0.5 if parameter.ndim else 1)
-    return module.eval()
 
 
 def vggt_config() -> VidLLMConfig:
@@ -185,7 +176,7 @@ def position_head(width: int, seed: int) -> nn.Sequential:
     head = nn.Sequential(
         nn.Linear(3, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width)
     )
-    return seeded(head, seed)  # type: ignore[return-value]
+    return seeded(head, seed)
 
 
 @pytest.fixture(scope="module")
