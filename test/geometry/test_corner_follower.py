@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidllm_ros.geometry.corner_follower import CornerFollower, tracks_of
+from vidllm_ros.geometry.corner_follower import CornerFollower, tracks_of, work_image
 from vidllm_ros.geometry.image import resize_frames
 from vidllm_ros.structures import Corners, Frames
 
@@ -26,10 +26,14 @@ def stream() -> list[np.ndarray]:
     return [cv2.warpAffine(noise, move, (WIDTH, HEIGHT)) for move in moves]
 
 
+def show(follower: CornerFollower, rgb: np.ndarray) -> None:
+    follower.add(work_image(rgb), rgb.shape)
+
+
 def follow_all(images: list[np.ndarray], every: int) -> list[Corners]:
     follower, seen = CornerFollower(), []
     for i, image in enumerate(images):
-        follower.add(image)
+        show(follower, image)
         if i % every == 0:
             follower.mark()
             seen.append(follower.corners)
@@ -53,7 +57,7 @@ def test_motion_counts_from_the_mark(stream: list[np.ndarray]) -> None:
     follower = CornerFollower()
     assert follower.motion() == math.inf
     for i, image in enumerate(stream[:8]):
-        follower.add(image)
+        show(follower, image)
         if i == 0:
             follower.mark()
         assert follower.motion() == pytest.approx(i * STEP_PX / WIDTH, abs=0.003)
@@ -63,15 +67,15 @@ def test_motion_counts_from_the_mark(stream: list[np.ndarray]) -> None:
 
 def test_what_cannot_be_followed_is_infinitely_far(stream: list[np.ndarray]) -> None:
     follower = CornerFollower()
-    follower.add(np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+    show(follower, np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
     follower.mark()
     assert len(follower.corners.ids) == 0
     assert follower.motion() == math.inf
-    follower.add(stream[0])
+    show(follower, stream[0])
     follower.mark()
-    follower.add(stream[0][::-1].copy())  # another view altogether
+    show(follower, stream[0][::-1].copy())  # another view altogether
     assert follower.motion() == math.inf
-    follower.add(stream[0][:40])  # another size
+    show(follower, stream[0][:40])  # another size
     assert len(follower.corners.ids) == 0
 
 

@@ -9,7 +9,7 @@ import torch
 
 from vidllm_ros.data.samples import SceneSample
 from vidllm_ros.data.synthrooms import make_scene
-from vidllm_ros.geometry.corner_follower import CornerFollower
+from vidllm_ros.geometry.corner_follower import CornerFollower, work_image
 from vidllm_ros.network.metric_geometry import MetricGeometry
 from vidllm_ros.network.pose_refinement import refine_poses
 from vidllm_ros.structures import Corners
@@ -80,7 +80,7 @@ def test_corners_followed_through_the_film_do_without_its_pictures(room: SceneSa
     """Every other frame, by corners that were followed through all of them."""
     follower, corners = CornerFollower(), []
     for i, image in enumerate(room.frames.images):
-        follower.add(image)
+        follower.add(work_image(image), image.shape)
         if i % 2 == 0:
             follower.mark()
             corners.append(follower.corners)

@@ -20,7 +20,7 @@ def followed(monkeypatch):
     seen = []
     real = CornerFollower.add
     monkeypatch.setattr(
-        CornerFollower, "add", lambda self, rgb: (seen.append(1), real(self, rgb))[1]
+        CornerFollower, "add", lambda self, *image: (seen.append(1), real(self, *image))[1]
     )
     return seen
 

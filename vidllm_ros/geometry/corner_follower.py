@@ -22,11 +22,26 @@ from vidllm_ros.structures import Corners
 
 WORK_WIDTH_PX = 320
 MAX_CORNERS = 200
+MIN_NEW_SHARE = 1 / 8  # of the corners; fewer lost ones are not worth looking for new ones
 MAX_RETURN_SHARE = 0.002  # of the width: how far a corner may end from its start, there and back
 MAX_RETURN_PX = 0.7  # where that is less
 MAX_CREEP = 3.0  # of that; what lies farther off at the mark's own picture is something else
 MIN_FOLLOWED = 8
 MIN_LEFT = 0.3
+
+
+def work_image(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the grey image that corners are followed in, (h, w), at most WORK_WIDTH_PX wide.
+
+    Args:
+        rgb: a camera's image, (H, W, 3).
+    """
+    height, width = rgb.shape[:2]
+    gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    if width > WORK_WIDTH_PX:
+        size = (WORK_WIDTH_PX, max(1, round(height * WORK_WIDTH_PX / width)))
+        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(gray, np.uint8)
 
 
 class CornerFollower:
@@ -54,21 +69,20 @@ class CornerFollower:
         self._next_id = 0
         self._scale = np.ones(2)
 
-    def add(self, rgb: NDArray[np.uint8]) -> None:
-        """Follow the corners into the next image, (H, W, 3)."""
-        height, width = rgb.shape[:2]
-        small_width = min(width, WORK_WIDTH_PX)
-        small = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-        if small_width < width:
-            size = (small_width, max(1, round(height * small_width / width)))
-            small = cv2.resize(small, size, interpolation=cv2.INTER_AREA)
-        gray: NDArray[np.uint8] = np.asarray(self._contrast.apply(small)).astype(np.uint8)
-        if self._gray is not None and self._gray.shape == gray.shape:
-            self._follow(self._gray, gray)
+    def add(self, gray: NDArray[np.uint8], image_size: tuple[int, ...]) -> None:
+        """Follow the corners into the next image.
+
+        Args:
+            gray: its `work_image`, (h, w).
+            image_size: (H, W) of the image itself, px, in which `corners` are given.
+        """
+        clear: NDArray[np.uint8] = np.asarray(self._contrast.apply(gray)).astype(np.uint8)
+        if self._gray is not None and self._gray.shape == clear.shape:
+            self._follow(self._gray, clear)
         else:
             self._ids, self._uv = self._ids[:0], self._uv[:0]
-        self._gray = gray
-        self._scale = np.array([width, height]) / np.array(gray.shape[::-1])
+        self._gray = clear
+        self._scale = np.array(image_size[1::-1]) / np.array(clear.shape[::-1])
 
     @property
     def corners(self) -> Corners:
@@ -76,7 +90,7 @@ class CornerFollower:
         return Corners(self._ids, (self._uv.astype(np.float64) + 0.5) * self._scale - 0.5)
 
     def mark(self) -> None:
-        """Find new corners where none are; remember where all are now: `motion` counts from here.
+        """Find new corners where many are lost; remember where all are: `motion` counts from here.
 
         Only at marks are corners found, so that each is seen by at least one keyframe.
         """
@@ -84,7 +98,7 @@ class CornerFollower:
             return
         gray = self._gray
         wanted = self._max_corners - len(self._ids)
-        if wanted > 0:
+        if wanted >= MIN_NEW_SHARE * self._max_corners:
             apart = max(4, gray.shape[1] // 28)
             found = find_corners(gray, self._uv, self._max_corners, apart)[:wanted]
             self._ids = np.concatenate([self._ids, self._next_id + np.arange(len(found))])

@@ -19,9 +19,10 @@ Float64 = NDArray[np.float64]
 
 BORDER_PX = 2
 FOLLOW = {
-    "winSize": (15, 15),
-    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01),
+    "winSize": (11, 11),
+    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03),
 }
+BACK_LEVELS = 1  # pyramid levels on the way back, which begins where the median corner came from
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,19 @@ def follow(
     levels: int,
     max_return_px: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Find points of one image in the next; (n, 2) px, and which came back to their start."""
+    """Find points of one image in the next; (n, 2) px, and which came back to their start.
+
+    The way back begins at the corners less their median motion, not at their own start: from there
+    everything that looks alike would seem to come back.
+    """
     there, found, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
         before, now, here[:, None], None, maxLevel=levels, **FOLLOW
     )
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
-        now, before, there, None, maxLevel=levels, **FOLLOW
-    )
+    guess = there - np.median(there[:, 0] - here, axis=0).astype(np.float32)
+    back, returned, _ = cv2.calcOpticalFlowPyrLK(
+        now, before, there, guess, maxLevel=min(BACK_LEVELS, levels),
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **FOLLOW,
+    )  # type: ignore[call-overload]  # fmt: skip
     there, back = there[:, 0], back[:, 0]
     height, width = now.shape
     good = (found[:, 0] > 0) & (returned[:, 0] > 0)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vidllm_ros.geometry.corner_follower import CornerFollower
+from vidllm_ros.geometry.corner_follower import CornerFollower, work_image
 from vidllm_ros.streaming.window_types import (
     Added,
     Arrival,
@@ -131,9 +131,10 @@ class FrameWindow:
         if self._is_too_soon(stamp_ns):
             self.counts.passed_over += 1
             return Added(Arrival.PASSED_OVER)
+        gray = work_image(rgb)
         if self._is_following:
-            self._follower.add(rgb)
-        thumbnail = _thumbnail(rgb)
+            self._follower.add(gray, rgb.shape)
+        thumbnail = _thumbnail(gray)
         arrival = self._judge(stamp_ns, thumbnail)
         if self._is_following and arrival is Arrival.KEPT:
             self._follower.mark()
@@ -343,6 +344,5 @@ def _thinned(frames: list[_Kept], count: int, start_ns: int) -> list[_Kept]:
     return chosen
 
 
-def _thumbnail(rgb: Image) -> NDArray[np.float32]:
-    small = cv2.resize(rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32).mean(axis=-1)
+def _thumbnail(gray: Image) -> NDArray[np.float32]:
+    return np.asarray(cv2.resize(gray, _THUMBNAIL, interpolation=cv2.INTER_AREA), np.float32)
