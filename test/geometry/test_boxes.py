@@ -11,7 +11,6 @@ from vidllm_ros.geometry.boxes import (
     box_corners,
     corners_of,
     oriented_iou,
-    oriented_iou_matrix,
     points_in_box,
     transform_box,
 )
@@ -124,14 +123,6 @@ def test_overlap_is_symmetric_and_does_not_move():
         assert oriented_iou(b, a) == pytest.approx(value, abs=1e-7)
         moved = oriented_iou(transform_box(T, a), transform_box(T, b))
         assert moved == pytest.approx(value, abs=1e-7)
-
-
-def test_matrix_is_the_pairs():
-    rng = np.random.default_rng(5)
-    a, b = [random_box(rng, 2) for _ in range(6)], [random_box(rng, 2) for _ in range(4)]
-    want = [[oriented_iou(x, y) for y in b] for x in a]
-    np.testing.assert_allclose(oriented_iou_matrix(a, b), want)
-    assert oriented_iou_matrix([], b).shape == (0, 4)
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])

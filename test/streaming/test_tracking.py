@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vidllm_ros.geometry.boxes import oriented_iou, oriented_iou_matrix
+from vidllm_ros.geometry.box_overlap import oriented_iou_matrix
+from vidllm_ros.geometry.boxes import oriented_iou
 from vidllm_ros.geometry.camera import K_from_fov
 from vidllm_ros.geometry.transforms import T_WORLD_OPTICAL_LEVEL
 from vidllm_ros.streaming.tracking import (

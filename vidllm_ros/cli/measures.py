@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from vidllm_ros.cli.recording import Recording, SeenDepth
 from vidllm_ros.evaluation.geometry_metrics import depth_errors, scale_error
-from vidllm_ros.geometry.boxes import oriented_iou_matrix, transform_box
+from vidllm_ros.geometry.box_overlap import oriented_iou_matrix
+from vidllm_ros.geometry.boxes import transform_box
 from vidllm_ros.geometry.camera import unproject
 from vidllm_ros.geometry.transforms import (
     invert_transform,

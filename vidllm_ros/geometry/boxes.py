@@ -3,7 +3,7 @@
 
 The overlap of two oriented boxes is a convex polyhedron; its faces are pieces of the two boxes'
 faces, so its volume follows from clipped quads by the divergence theorem, without sampling.
-Next: point_cloud.py.
+Next: box_overlap.py, the same for many pairs at once.
 """
 
 from __future__ import annotations
@@ -103,20 +103,6 @@ def oriented_iou(box_a: GroundedBox, box_b: GroundedBox) -> float:
     shared = _shared_volume(offset, box_a, box_b)
     shared = min(max(shared, 0.0), *volumes)
     return shared / (volumes[0] + volumes[1] - shared)
-
-
-def oriented_iou_matrix(
-    boxes_a: tuple[GroundedBox, ...] | list[GroundedBox],
-    boxes_b: tuple[GroundedBox, ...] | list[GroundedBox],
-) -> Float64:
-    """`oriented_iou` of every pair, (A, B); pairs whose bounds are apart cost nothing."""
-    overlaps = np.zeros((len(boxes_a), len(boxes_b)))
-    if not boxes_a or not boxes_b:
-        return overlaps
-    near = aabb_iou([aabb_of(a) for a in boxes_a], [aabb_of(b) for b in boxes_b])
-    for i, j in np.argwhere(near > 0):
-        overlaps[i, j] = oriented_iou(boxes_a[i], boxes_b[j])
-    return overlaps
 
 
 def _shared_volume(offset: Float64, box_a: GroundedBox, box_b: GroundedBox) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from vidllm_ros.geometry.boxes import aabb_of, oriented_iou
+from vidllm_ros.geometry.box_overlap import aabbs_of, oriented_iou_pairs
 from vidllm_ros.geometry.transforms import invert_transform, transform_points
 from vidllm_ros.structures import GroundedBox
 
@@ -257,7 +257,7 @@ def _overlaps(
     Bounds share at least what the boxes share, and the boxes have at least their own volume: so
     most pairs are ruled out at once, and clipping boxes against each other is for the rest.
     """
-    bounds_a, bounds_b = (np.array([aabb_of(b) for b in boxes]) for boxes in (boxes_a, boxes_b))
+    bounds_a, bounds_b = aabbs_of(boxes_a), aabbs_of(boxes_b)
     low = np.maximum(bounds_a[:, None, :3], bounds_b[None, :, :3])
     high = np.minimum(bounds_a[:, None, 3:], bounds_b[None, :, 3:])
     volume_a, volume_b = (
@@ -268,8 +268,11 @@ def _overlaps(
     shared = np.minimum(shared, np.minimum(volume_a[:, None], volume_b[None]))
     most = shared / np.maximum(volume_a[:, None] + volume_b[None] - shared, 1e-12)
     overlap = np.zeros(most.shape)
-    for i, j in np.argwhere((most > 0) & (most >= least - 1e-9)):
-        overlap[i, j] = oriented_iou(boxes_a[i], boxes_b[j])
+    near = (most > 0) & (most >= least - 1e-9)
+    pairs = np.argwhere(near).tolist()
+    overlap[near] = oriented_iou_pairs(
+        [boxes_a[i] for i, _ in pairs], [boxes_b[j] for _, j in pairs]
+    )
     return overlap
 
 
