@@ -10,6 +10,7 @@ from vidllm_ros.cli import bench, bench_model, bench_stages
 from vidllm_ros.network.acceleration import Acceleration
 from vidllm_ros.network.account import Workload
 from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.metric_geometry import frames_with_metric_depth
 
 
 def test_the_report_adds_up(tmp_path, capsys):
@@ -92,3 +93,14 @@ def test_half_precision_keeps_the_camera_head_in_full():
     assert {d for n, d in dtypes.items() if n.startswith("camera_head")} == {"torch.float32"}
     assert {d for n, d in dtypes.items() if n.startswith("aggregator")} == {"torch.bfloat16"}
     assert found.measure(1, with_plain=True)["speedup_vs_plain"] > 0
+
+
+@torch.no_grad()
+def test_metric_depth_is_timed_as_a_window_runs_it_and_its_twin_for_every_frame():
+    config = VidLLMConfig(point_head=False, scale_frames=3)
+    found = bench_stages.StageBench(
+        config, Workload(8, (28, 42), 20), "cpu", "float32", Acceleration()
+    )
+    stage = found._stages()["metric_depth"]
+    read = frames_with_metric_depth(8, config)
+    torch.testing.assert_close(stage.run().depth, stage.plain()[:, read], atol=1e-5, rtol=1e-4)

@@ -47,6 +47,18 @@ def test_reconstruction_is_counted_as_pytorch_counts(model, stages):
         assert flops == pytest.approx(stages[name].flops, rel=0.01), name
 
 
+@pytest.mark.parametrize(
+    ("mode", "frames"), [("least_squares", 3), ("metric_only", 5), ("none", 0)]
+)
+def test_metric_depth_is_counted_for_the_frames_that_are_read(build_tiny, mode, frames):
+    model = build_tiny(scale_frames=3, scale_alignment=mode).requires_grad_(False)
+    load = Workload(FRAMES, SIZE, SCENE, TEXT, bytes_per_value=4)
+    cost = Account(model.config, load).stages()["metric_depth"]
+    levels = [torch.rand(1, frames, 12, 32) for _ in range(4)]
+    found, _ = counted(lambda: model.metric_depth(levels, (3, 4), SIZE, keep_bins=False))
+    assert cost.flops == pytest.approx(found, rel=0.01)
+
+
 def test_language_is_counted_as_pytorch_counts(model, stages):
     tokens = torch.rand(1, SCENE, model.config.width)
     prefill, prefix = counted(lambda: model.language.encode_scene(model.projector(tokens)))

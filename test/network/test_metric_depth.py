@@ -83,6 +83,13 @@ def test_chunking_changes_nothing():
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("keep_bins", [False, True])
+def test_no_frames_have_no_depth(keep_bins):
+    none = [level[:, :0] for level in levels(2, 1)]
+    out = build()(none, GRID, SIZE, keep_bins=keep_bins)
+    assert out.depth.shape == (2, 0, *SIZE)
+
+
 @pytest.mark.parametrize("full_size", [False, True])
 @pytest.mark.parametrize(("spread", "rtol"), [(0.1, 2e-5), (0.2, 1e-3)])
 def test_depth_without_bins_equals_the_literal_one(full_size, spread, rtol):

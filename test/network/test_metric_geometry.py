@@ -11,6 +11,7 @@ from vidllm_ros.network.cross_task_adapter import AdapterOutput
 from vidllm_ros.network.metric_depth import MetricDepthOutput
 from vidllm_ros.network.metric_geometry import (
     GeometryOutput,
+    frames_with_metric_depth,
     relative_to_first,
     to_metric,
     with_lens,
@@ -73,6 +74,29 @@ def test_variants_without_alignment(mode, depth_scale):
     assert metric.scale.tolist() == [1.0, 1.0]
     expected = (T[:, :1] @ torch.linalg.inv(T))[..., :3, 3]
     torch.testing.assert_close(metric.T_world_camera[..., :3, 3], expected, atol=1e-4, rtol=1e-4)
+
+
+def few_of(geometry, frames):
+    few = MetricDepthOutput(geometry.metric_depth.depth[:, frames], None, None)
+    changed = {"metric_depth": few, "metric_frames": tuple(frames)}
+    return GeometryOutput(**{**geometry.__dict__, **changed})
+
+
+@pytest.mark.parametrize("mode", ["least_squares", "log_median", "metric_only", "none"])
+def test_metric_depth_of_the_frames_that_are_read_suffices(mode):
+    config = VidLLMConfig(scale_alignment=mode, scale_frames=2, scale_seed=1)
+    geometry, _, _ = consistent()
+    noise = 1 + 0.3 * torch.rand(2, 3, H, W, generator=torch.Generator().manual_seed(5))
+    noisy = MetricDepthOutput(noise * geometry.metric_depth.depth, None, None)
+    geometry = GeometryOutput(**{**geometry.__dict__, "metric_depth": noisy})
+    read = frames_with_metric_depth(3, config)
+    assert len(read) == {"metric_only": 3, "none": 0}.get(mode, 2)
+    whole, few = to_metric(geometry, config), to_metric(few_of(geometry, read), config)
+    for name, value in vars(whole).items():
+        assert torch.equal(getattr(few, name), value), name
+    if read:
+        with pytest.raises(ValueError, match=f"metric_frames: expected all that .* {mode!r}"):
+            to_metric(few_of(geometry, read[1:]), config)
 
 
 def test_nan_becomes_invalid_zero_and_moves_no_scale():

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from vidllm_ros.network.scale_alignment import align_scale, confidence_weights, sample_frames
+from vidllm_ros.network.scale_alignment import (
+    align_scale,
+    confidence_weights,
+    frames_read,
+    sample_frames,
+)
 
 
 @pytest.fixture
@@ -86,3 +91,27 @@ def test_sample_is_seeded_without_replacement_and_takes_all_of_few():
 def test_confidence_weights_are_bounded():
     weights = confidence_weights(torch.tensor([1.0, 3.0, 1e9]))
     assert weights.tolist() == [0.0, 2.0, 20.0]
+
+
+@pytest.mark.parametrize("mode", ["least_squares", "log_median"])
+def test_frames_that_are_not_read_do_not_count(scene, mode):
+    relative, metric, weights, valid = scene
+    metric = metric * (
+        1 + 0.3 * torch.rand(metric.shape, generator=torch.Generator().manual_seed(3))
+    )
+    read = frames_read(32, 16, 7, mode)
+    assert read == sample_frames(32, 16, 7)
+    only = torch.zeros_like(metric)
+    only[read] = metric[read]
+    whole = align_scale(relative, metric, weights, valid, seed=7, mode=mode)
+    few = align_scale(relative, only, weights, valid, seed=7, mode=mode)
+    assert torch.equal(few.scale, whole.scale)
+    assert torch.equal(few.per_frame, whole.per_frame)
+    only[read[0]] = 0.0
+    assert len(align_scale(relative, only, weights, valid, seed=7, mode=mode).per_frame) == 15
+
+
+def test_metric_depth_used_directly_reads_all_and_none_reads_none():
+    assert frames_read(32, 16, 0, "metric_only") == list(range(32))
+    assert frames_read(32, 16, 0, "none") == []
+    assert frames_read(5, 16, 0, "least_squares") == list(range(5))

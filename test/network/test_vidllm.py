@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vidllm_ros import prompts
+from vidllm_ros.network import vidllm
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.text_packing import IGNORE, Segment, pack_segments
 from vidllm_ros.network.vidllm import VidLLM
@@ -67,6 +68,29 @@ def test_geometry_shapes_and_dense_frames(build_tiny):
     patches, _ = model.predicted_scene(whole)
     assert patches.tokens.shape[2] == 32
     assert patches.mask.any(dim=1).all()
+
+
+@pytest.mark.parametrize("mode", ["least_squares", "metric_only", "none"])
+def test_a_window_computes_metric_depth_where_its_scale_reads_it(
+    build_tiny, frames, monkeypatch, mode
+):
+    model = build_tiny(scale_frames=3, scale_alignment=mode)
+    seen = []
+    head = model.metric_depth.forward
+
+    def noted(levels, *arguments, **options):
+        seen.append(levels[0].shape[1])
+        return head(levels, *arguments, **options)
+
+    monkeypatch.setattr(model.metric_depth, "forward", noted)
+    few = model.reconstruct(frames)
+    monkeypatch.setattr(vidllm, "frames_with_metric_depth", lambda total, config: None)
+    whole = model.reconstruct(frames)
+    assert seen == [{"least_squares": 3, "metric_only": 5, "none": 0}[mode], 5]
+    assert few.scale == pytest.approx(whole.scale, rel=1e-6)
+    assert few.scale_spread == pytest.approx(whole.scale_spread, rel=1e-4, abs=1e-6)
+    np.testing.assert_allclose(few.depth, whole.depth, rtol=1e-5)
+    np.testing.assert_allclose(few.T_world_camera, whole.T_world_camera, atol=1e-6)
 
 
 def test_gradients_cross_the_door_one_way(build_tiny):

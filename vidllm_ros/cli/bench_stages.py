@@ -25,6 +25,7 @@ from vidllm_ros.network.acceleration import (
 from vidllm_ros.network.account import Account, StageCost, Workload
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.language import next_token
+from vidllm_ros.network.metric_geometry import frames_with_metric_depth
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.streaming.memory_steps import free_memory, is_out_of_memory
 from vidllm_ros.streaming.repeated_timing import Call, Clock, measure_in_turn, spread_of
@@ -175,6 +176,7 @@ class StageBench:
         aggregated = model.aggregator(adapted.geometry, encoded.grid)
         levels = aggregated.patch_levels(config.aggregator_layers)
         grid, size = encoded.grid, load.size
+        scaled = frames_with_metric_depth(load.frames, config)
         scene = torch.randn(1, load.scene_tokens, config.width, device=self.device)
         scene = scene.to(encoded.patch_tokens.dtype)
         ids = torch.randint(3, 200, (1, load.text_tokens), device=self.device)
@@ -200,7 +202,9 @@ class StageBench:
                 lambda: heads(levels, grid, size), lambda: twin.dense(heads, levels, grid, size)
             ),
             "metric_depth": Stage(
-                lambda: model.metric_depth(encoded.levels, grid, size, keep_bins=False),
+                lambda: model.metric_depth(
+                    [level[:, scaled] for level in encoded.levels], grid, size, keep_bins=False
+                ),
                 lambda: twin.metric_depth(model.metric_depth, encoded.levels, grid, size),
             ),
             "prefill": Stage(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.dense_head import LAST_CHANNELS
 from vidllm_ros.network.metric_depth import PIXEL_CHANNELS
+from vidllm_ros.network.scale_alignment import frames_read
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ class Account:
         return StageCost(load.frames * flops, 0, weights * size, maps * size)
 
     def _metric_depth(self) -> StageCost:
+        """Cost for the frames that the scale is fitted to; a window's others are not computed."""
         config, load = self.config, self.load
         if config.metric_centers != "residual":
             raise ValueError("metric_centers: expected residual, got attractor")
@@ -197,13 +199,20 @@ class Account:
         flops += _linear(area, config.metric_embedding, 4)
         flops += _linear(area, PIXEL_CHANNELS, config.metric_bins)
         flops += _linear(area, 2, config.metric_bins)
-        maps = load.frames * self._map_values(config.metric_features, half)
+        frames = len(
+            frames_read(
+                load.frames, config.scale_frames, config.scale_seed, config.scale_alignment
+            )
+        )
+        if not frames:
+            return StageCost(0, 0, 0, 0)
+        maps = frames * self._map_values(config.metric_features, half)
         weights = self._decoder_weights(
             config.width, config.metric_features, list(config.metric_channels)
         )
         weights += 9 * half * PIXEL_CHANNELS + PIXEL_CHANNELS * config.metric_bins
         size = load.bytes_per_value
-        return StageCost(load.frames * flops, 0, weights * size, maps * size)
+        return StageCost(frames * flops, 0, weights * size, maps * size)
 
     def _decoder_weights(self, in_dim: int, features: int, channels: list[int]) -> float:
         """Weights of a DPT decoder."""

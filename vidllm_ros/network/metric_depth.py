@@ -161,7 +161,7 @@ class MetricDepth(nn.Module):
         """Predict depth of every frame.
 
         Args:
-            levels: the encoder's four levels, each (B, S, N, C).
+            levels: the encoder's four levels, each (B, S, N, C); S may be 0.
             grid: (h, w), patches.
             image_size: (H, W), px.
             frames_chunk: frames decoded at a time: bounds memory, changes nothing else.
@@ -169,6 +169,10 @@ class MetricDepth(nn.Module):
                 (residual centres only: attractors need them).
         """
         batch, frames = levels[0].shape[:2]
+        if not frames:
+            return MetricDepthOutput(
+                levels[0].new_empty(batch, 0, *image_size).float(), None, None
+            )
         flat = [level.flatten(0, 1) for level in levels]
         if not keep_bins and self.residual is not None:
             chunks = [

@@ -18,7 +18,7 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.cross_task_adapter import AdapterOutput
 from vidllm_ros.network.metric_depth import MetricDepthOutput
 from vidllm_ros.network.patches3d import ScenePatches
-from vidllm_ros.network.scale_alignment import align_scale, confidence_weights
+from vidllm_ros.network.scale_alignment import align_scale, confidence_weights, frames_read
 from vidllm_ros.structures import Frames, Reconstruction, SceneContext
 
 
@@ -32,10 +32,11 @@ class GeometryOutput:
         depth_confidence: (B, F, H, W), >= 1.
         points: (B, F, H, W, 3), relative units, in training with a point head only.
         points_confidence: (B, F, H, W), likewise.
-        metric_depth: of the F frames, m.
+        metric_depth: of the F frames, m; of `metric_frames` only where these are named.
         adapter: both token streams, all S frames.
         dense_frames: which frames have dense maps, (F,).
         image_size: (H, W), px.
+        metric_frames: which of the F frames have metric depth, ascending; all where None.
     """
 
     pose_encodings: list[Tensor]
@@ -47,6 +48,7 @@ class GeometryOutput:
     adapter: AdapterOutput
     dense_frames: Tensor
     image_size: tuple[int, int]
+    metric_frames: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,13 @@ def to_metric(geometry: GeometryOutput, config: VidLLMConfig) -> MetricGeometry:
         config: says which alignment.
 
     Raises:
-        ValueError: a scene has no pixel to fit the scale to.
+        ValueError: a scene has no pixel to fit the scale to, or a frame that the alignment reads
+            has no metric depth.
     """
     mode = config.scale_alignment
     relative = geometry.depth_rel.detach().float()
     confidence = geometry.depth_confidence.detach().float()
-    metric = geometry.metric_depth.depth.detach().float()
+    metric = _metric_depth(geometry, config)
     depth = metric if mode == "metric_only" else relative
     valid = torch.isfinite(depth) & (depth > 0) & torch.isfinite(confidence)
     fits = [
@@ -114,6 +117,29 @@ def to_metric(geometry: GeometryOutput, config: VidLLMConfig) -> MetricGeometry:
         scale=scale,
         spread=torch.stack([fit.spread for fit in fits]),
     )
+
+
+def frames_with_metric_depth(frames: int, config: VidLLMConfig) -> list[int]:
+    """Return which of `frames` dense frames `to_metric` reads the metric depth of, ascending."""
+    return frames_read(frames, config.scale_frames, config.scale_seed, config.scale_alignment)
+
+
+def _metric_depth(geometry: GeometryOutput, config: VidLLMConfig) -> Tensor:
+    """Return metric depth of all dense frames, (B, F, H, W), 0 where none was computed."""
+    metric = geometry.metric_depth.depth.detach().float()
+    known = geometry.metric_frames
+    if known is None:
+        return metric
+    frames = geometry.depth_rel.shape[1]
+    missing = sorted(set(frames_with_metric_depth(frames, config)) - set(known))
+    if missing:
+        raise ValueError(
+            f"metric_frames: expected all that scale_alignment {config.scale_alignment!r} "
+            f"reads, got {list(known)} without {missing}; take frames_with_metric_depth"
+        )
+    every = metric.new_zeros(geometry.depth_rel.shape)
+    every[:, list(known)] = metric
+    return every
 
 
 def with_lens(metric: MetricGeometry, K: Tensor) -> MetricGeometry:

@@ -42,6 +42,20 @@ def sample_frames(frames: int, count: int, seed: int) -> list[int]:
     return sorted(torch.randperm(frames, generator=generator)[:count].tolist())
 
 
+def frames_read(total: int, count: int, seed: int, mode: str) -> list[int]:
+    """Say whose metric depth a scene's scale reads, ascending: nobody else's need be computed.
+
+    Args:
+        total: frames of the scene.
+        count: how many are sampled.
+        seed: of the sample.
+        mode: as in `align_scale`; "metric_only" reads all, "none" reads none.
+    """
+    if mode == "metric_only":
+        return list(range(total))
+    return [] if mode == "none" else sample_frames(total, count, seed)
+
+
 def confidence_weights(confidence: Tensor) -> Tensor:
     """Turn the depth head's confidence, 1 + exp(.), into weights in [0, 20]."""
     return (confidence - 1.0).clamp(0.0, MAX_WEIGHT)

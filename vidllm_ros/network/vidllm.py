@@ -38,6 +38,7 @@ from vidllm_ros.network.metric_depth import MetricDepth
 from vidllm_ros.network.metric_geometry import (
     GeometryOutput,
     MetricGeometry,
+    frames_with_metric_depth,
     to_metric,
     to_reconstruction,
     with_lens,
@@ -152,7 +153,11 @@ class VidLLM(PreTrainedModel):
         return self.geometry_of(self.encoder(images), size, dense_frames)
 
     def geometry_of(
-        self, encoded: EncoderOutput, size: tuple[int, int], dense_frames: Tensor | None = None
+        self,
+        encoded: EncoderOutput,
+        size: tuple[int, int],
+        dense_frames: Tensor | None = None,
+        metric_frames: list[int] | None = None,
     ) -> GeometryOutput:
         """Run everything of `geometry` that comes after the encoder.
 
@@ -160,6 +165,7 @@ class VidLLM(PreTrainedModel):
             encoded: of the frames.
             size: their (H, W), px.
             dense_frames: as in `geometry`.
+            metric_frames: which of the dense frames get metric depth too; all where None.
         """
         adapted = self._adapt(encoded)
         frames, device = encoded.patch_tokens.shape[1], encoded.patch_tokens.device
@@ -175,6 +181,8 @@ class VidLLM(PreTrainedModel):
         if self.point_head is not None and self.training:
             points = self.point_head(levels, encoded.grid, size)
         seen = [level.index_select(1, dense_frames) for level in encoded.levels]
+        if metric_frames is not None:
+            seen = [level[:, metric_frames] for level in seen]
         if not self.config.metric_trains_encoder:
             seen = [level.detach() for level in seen]
         return GeometryOutput(
@@ -189,6 +197,7 @@ class VidLLM(PreTrainedModel):
             adapter=adapted,
             dense_frames=dense_frames,
             image_size=size,
+            metric_frames=None if metric_frames is None else tuple(metric_frames),
         )
 
     def _adapt(self, encoded: EncoderOutput) -> AdapterOutput:
@@ -292,7 +301,11 @@ class VidLLM(PreTrainedModel):
             encoded = self.frame_cache.encode(
                 resized.images, resized.stamps_ns, self._encode_images
             )
-            geometry = self.geometry_of(encoded, resized.images.shape[1:3])
+            geometry = self.geometry_of(
+                encoded,
+                resized.images.shape[1:3],
+                metric_frames=frames_with_metric_depth(len(resized), self.config),
+            )
             metric = self.corrected(
                 self.metric_geometry(geometry),
                 resized.images[None],
