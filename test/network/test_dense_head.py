@@ -17,6 +17,7 @@ from vidllm_ros.network.dense_head import (
     ResidualUnit,
     build_depth_head,
     build_point_head,
+    enlarge,
     inverse_log,
     resize,
     uv_embedding,
@@ -64,6 +65,42 @@ def test_uv_embedding_matches_its_formula(size: tuple[int, int]) -> None:
 def test_uv_embedding_refuses_channels_it_cannot_split() -> None:
     with pytest.raises(ValueError, match="multiple of 4 for uv embedding, got 6"):
         uv_embedding(6, (2, 2), 1.0, CPU)
+
+
+def test_a_uv_embedding_of_inference_serves_training_too() -> None:
+    with torch.inference_mode():
+        seen = uv_embedding(8, (3, 7), 1.25, CPU)
+    head = build_depth_head(config())
+    with torch.inference_mode():
+        before = head(levels(2, 6, 24), (2, 3), (28, 42)).values.clone()
+    trained = head(levels(2, 6, 24), (2, 3), (28, 42)).values
+    trained.mean().backward()
+    assert all(parameter.grad is not None for parameter in head.decoder.parameters())
+    torch.testing.assert_close(before, trained.detach(), atol=1e-6, rtol=1e-6)
+    assert torch.equal(seen, uv_embedding(8, (3, 7), 1.25, CPU)), "nobody wrote into the table"
+
+
+@pytest.mark.parametrize("kernel", [2, 4])
+@pytest.mark.parametrize("bias", [True, False])
+def test_enlarging_as_a_product_is_the_transposed_convolution(kernel: int, bias: bool) -> None:
+    conv = nn.ConvTranspose2d(5, 3, kernel, stride=kernel, bias=bias)
+    x = torch.randn(2, 5, 4, 3)
+    for map_ in (x, x.to(memory_format=torch.channels_last)):
+        fast, plain = enlarge(conv, map_), conv(map_)
+        assert fast.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-6)
+        mine = torch.autograd.grad(fast.square().sum(), list(conv.parameters()))
+        theirs = torch.autograd.grad(plain.square().sum(), list(conv.parameters()))
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_head_leaves_its_tokens_as_they_were(gradient: bool) -> None:
+    tokens = levels(2, 6, 24)
+    kept = [level.clone() for level in tokens]
+    with torch.set_grad_enabled(gradient):
+        build_depth_head(config())(tokens, (2, 3), (28, 42))
+    assert all(torch.equal(a, b) for a, b in zip(tokens, kept, strict=True))
 
 
 def test_rectified_residual_is_what_an_inplace_relu_does() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -67,25 +68,28 @@ def uv_embedding(
         device: where to build it.
 
     Returns:
-        (channels, rows, columns), float32.
+        (channels, rows, columns), float32, channel by channel for each pixel in memory: as the
+        maps that it is added to.
     """
     if channels % 4:
         raise ValueError(f"channels: expected a multiple of 4 for uv embedding, got {channels}")
     rows, columns = size
     diagonal = (aspect * aspect + 1.0) ** 0.5
-    quarter = channels // 4
+    sines = _sines.__wrapped__ if torch.compiler.is_compiling() else _sines
+    across = sines(channels // 4, columns, aspect / diagonal, device)
+    down = sines(channels // 4, rows, 1.0 / diagonal, device)
+    pixels = [across.expand(rows, -1, -1), down[:, None].expand(-1, columns, -1)]
+    return torch.cat(pixels, dim=-1).permute(2, 0, 1)
+
+
+@lru_cache(maxsize=256)  # a few hundred bytes to kilobytes each; a window asks for 12, often
+def _sines(quarter: int, count: int, span: float, device: torch.device) -> Tensor:
+    """Return sines, then cosines along one axis, (count, 2 * quarter), float32."""
     exponents = torch.arange(quarter, device=device, dtype=torch.float64) / quarter
-    omega = UV_FREQUENCY**-exponents
-
-    def along(count: int, span: float) -> Tensor:
-        edge = span * (count - 1) / count
-        place = torch.linspace(-edge, edge, count, device=device, dtype=torch.float64)
-        angles = omega[:, None] * place
-        return torch.cat([angles.sin(), angles.cos()]).float()  # (channels/2, count)
-
-    across = along(columns, aspect / diagonal)[:, None, :].expand(-1, rows, -1)
-    down = along(rows, 1.0 / diagonal)[:, :, None].expand(-1, -1, columns)
-    return torch.cat([across, down])
+    edge = span * (count - 1) / count
+    place = torch.linspace(-edge, edge, count, device=device, dtype=torch.float64)
+    angles = place[:, None] * UV_FREQUENCY**-exponents
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -190,7 +194,9 @@ class DPTDecoder(nn.Module):
             levels, self.projects, self.resizes, self.reduces, strict=True
         ):
             x = _project(project, self.norm(level)).unflatten(2, grid)  # (F, channels, h, w)
-            maps.append(reduce(rescale(self._place(x, aspect))))
+            x = self._place(x, aspect)
+            x = enlarge(rescale, x) if isinstance(rescale, nn.ConvTranspose2d) else rescale(x)
+            maps.append(reduce(x))
         sizes = [_size(level) for level in maps]
         finest = (2 * sizes[0][0], 2 * sizes[0][1])
         x = maps[3]
@@ -204,8 +210,8 @@ class DPTDecoder(nn.Module):
     def _place(self, x: Tensor, aspect: float) -> Tensor:
         if not self.uv_embedding:
             return x
-        table = uv_embedding(x.shape[1], _size(x), aspect, x.device)
-        return x + (UV_WEIGHT * table).to(x.dtype)
+        table = (UV_WEIGHT * uv_embedding(x.shape[1], _size(x), aspect, x.device)).to(x.dtype)
+        return x + table if torch.is_grad_enabled() else x.add_(table)
 
 
 def _project(conv: Any, tokens: Tensor) -> Tensor:
@@ -214,6 +220,24 @@ def _project(conv: Any, tokens: Tensor) -> Tensor:
     No map of in_dim channels is laid out, which costs more than the product.
     """
     return functional.linear(tokens, conv.weight.flatten(1), conv.bias).transpose(1, 2)
+
+
+def enlarge(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """Run a transposed convolution whose windows do not overlap as a product over pixels.
+
+    Args:
+        conv: with a stride as long as its kernel.
+        x: (F, in, h, w).
+
+    Returns:
+        (F, out, k*h, k*w), channel by channel for each pixel in memory.
+    """
+    rows, columns = conv.kernel_size
+    weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (k*k*out, in)
+    bias = None if conv.bias is None else conv.bias.repeat(rows * columns)
+    values = functional.linear(x.permute(0, 2, 3, 1), weight, bias)
+    windows = values.unflatten(-1, (rows, columns, -1)).transpose(2, 3)  # (F, h, k, w, k, out)
+    return windows.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def _size(x: Tensor) -> tuple[int, int]:
@@ -300,7 +324,9 @@ class DPTHead(nn.Module):
     ) -> Tensor:
         """Return raw maps, (F, H, W, output_dim), float32: their exponential needs the range."""
         final = self.decoder(levels, grid, image_size).final
-        return self.predictor(final).float().permute(0, 2, 3, 1)
+        wide, _, narrow = self.predictor
+        # The largest map of the head: rectified in place, it is written once and not twice.
+        return narrow(functional.relu_(wide(final))).float().permute(0, 2, 3, 1)
 
 
 def build_depth_head(config: VidLLMConfig) -> DPTHead:
