@@ -16,7 +16,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidllm_ros.network.aggregator import Aggregator, AggregatorOutput
-from vidllm_ros.network.dense_head import DPTDecoder, DPTHead, ResidualUnit, resize
+from vidllm_ros.network.dense_head import (
+    UV_WEIGHT,
+    DPTDecoder,
+    DPTHead,
+    ResidualUnit,
+    resize,
+    uv_embedding,
+)
 from vidllm_ros.network.encoder import Encoder, EncoderOutput
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import Attention, Block, RotaryTables
@@ -60,7 +67,8 @@ def run_attention(attention: Attention, x: Tensor, rotary: RotaryTables | None) 
 def run_block(block: Block, x: Tensor, rotary: RotaryTables | None = None) -> Tensor:
     """Compute what `Block` computes."""
     x = x + block.ls1.gamma * run_attention(block.attn, block.norm1(x), rotary)
-    return x + block.ls2.gamma * block.mlp(block.norm2(x))
+    hidden = functional.gelu(block.mlp.fc1(block.norm2(x)))
+    return x + block.ls2.gamma * block.mlp.fc2(hidden)
 
 
 def encode(encoder: Encoder, images: Tensor) -> EncoderOutput:
@@ -112,7 +120,7 @@ def decode(
     maps = []
     for index, level in enumerate(levels):
         x = decoder.norm(level).transpose(1, 2).unflatten(2, grid)
-        x = decoder._place(decoder.projects[index](x), aspect)
+        x = _place(decoder, decoder.projects[index](x), aspect)
         maps.append(decoder.reduces[index](decoder.resizes[index](x)))
     x = maps[3]
     for index in (3, 2, 1, 0):
@@ -123,7 +131,15 @@ def decode(
         height, width = maps[max(index - 1, 0)].shape[-2:]
         scale = 1 if index else 2
         x = fusion.out_conv(resize(x, (scale * height, scale * width)))
-    return decoder._place(resize(decoder.output_conv(x), size), aspect)
+    return _place(decoder, resize(decoder.output_conv(x), size), aspect)
+
+
+def _place(decoder: DPTDecoder, x: Tensor, aspect: float) -> Tensor:
+    if not decoder.uv_embedding:
+        return x
+    height, width = x.shape[-2:]
+    table = UV_WEIGHT * uv_embedding(x.shape[1], (height, width), aspect, x.device)
+    return x + table.to(x.dtype)
 
 
 def _residual(unit: ResidualUnit, x: Tensor) -> Tensor:
