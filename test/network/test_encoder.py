@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, run_layer
+from vidllm_ros.network.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 
 
 @pytest.fixture(scope="module")
@@ -113,29 +113,3 @@ def test_every_trained_parameter_gets_a_gradient_with_checkpointing() -> None:
 def test_other_shapes_are_refused(encoder: Encoder, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encoder(torch.zeros(shape))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("gated", [False, True])
-def test_a_layer_in_fewer_passes_is_the_layer(gated: bool) -> None:
-    torch.manual_seed(0)
-    small = {"hidden_size": 24, "num_attention_heads": 3, "use_swiglu_ffn": gated}
-    layer = (
-        Encoder(VidLLMConfig(encoder=small, aggregator_heads=3)).eval().backbone.encoder.layer[0]
-    )
-    for parameter in layer.parameters():
-        parameter.add_(0.3 * torch.randn_like(parameter))
-    hidden = torch.randn(2, 7, 24)
-    kept = hidden.clone()
-    torch.testing.assert_close(run_layer(layer, hidden), layer(hidden, None), atol=1e-5, rtol=1e-5)
-    assert torch.equal(hidden, kept)
-
-
-@torch.no_grad()
-def test_a_compiled_layer_runs_as_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {"hidden_size": 24, "num_attention_heads": 3}
-    layer = (
-        Encoder(VidLLMConfig(encoder=small, aggregator_heads=3)).eval().backbone.encoder.layer[0]
-    )
-    monkeypatch.setattr(layer, "_compiled_call_impl", lambda hidden, mask: hidden + 1)
-    assert torch.equal(run_layer(layer, torch.zeros(1, 2, 24)), torch.ones(1, 2, 24))

@@ -8,16 +8,11 @@ Every frame is encoded by itself. The last layer's patch tokens go to the cross-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Dinov2WithRegistersModel
-from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import (
-    Dinov2WithRegistersMLP,
-)
 
-from vidllm_ros.network import fewer_passes
 from vidllm_ros.network.configuration import VidLLMConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -82,7 +77,7 @@ class Encoder(nn.Module):
         last = len(self.backbone.encoder.layer) - 1
         # Layer by layer: the model's own `output_hidden_states` would keep all 24 of them.
         for index, layer in enumerate(self.backbone.encoder.layer):
-            hidden = run_layer(layer, hidden)
+            hidden = layer(hidden, None)
             if index in self.level_layers or index == last:
                 patches = self.backbone.layernorm(hidden[:, self.special_tokens :])
                 taken[index] = patches.unflatten(0, (batch, frames))
@@ -92,25 +87,3 @@ class Encoder(nn.Module):
         mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
         std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
         return (images.float() - mean) / std
-
-
-def run_layer(layer: Any, hidden: Tensor) -> Tensor:
-    """Run a layer of the backbone, (F, P, C), its scaled sums in fewer passes where they may be.
-
-    A layer that was compiled, is trained or has a gated MLP runs as transformers wrote it.
-    """
-    mlp, scales = layer.mlp, (layer.layer_scale1.lambda1, layer.layer_scale2.lambda1)
-    is_as_written = (
-        layer.training
-        or layer._compiled_call_impl is not None
-        or not isinstance(mlp, Dinov2WithRegistersMLP)
-        or not fewer_passes.can_take(hidden, scales[0])
-    )
-    if is_as_written:
-        whole: Tensor = layer(hidden, None)
-        return whole
-    mixed, _ = layer.attention(layer.norm1(hidden), None)
-    hidden = torch.addcmul(hidden, mixed, scales[0])
-    return fewer_passes.add_mlp(
-        hidden, layer.norm2(hidden), mlp.fc1, mlp.activation_fn, mlp.fc2, scales[1]
-    )

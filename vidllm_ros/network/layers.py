@@ -3,19 +3,17 @@
 
 They compute what VGGT's blocks compute (LayerNorm before each half, LayerScale after it, q and k
 normalised before the rotary embedding), so that public weights fit; attention is always
-`scaled_dot_product_attention`. Nothing here is a box of the figure. Next: fewer_passes.py, the
-same blocks in float32 inference; encoder.py.
+`scaled_dot_product_attention`. Nothing here is a box of the figure. Next: encoder.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from vidllm_ros.network import fewer_passes
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class RotaryTables:
         return RotaryTables(self.cos.repeat(frames, 1, 1, 1), self.sin.repeat(frames, 1, 1, 1))
 
     def turns(self) -> Tensor:
-        """Return cos + i sin, (P, 1, head_dim/2), row angles before column angles."""
+        """Return cos + i sin, (P, 1, head_dim/2), angles of the row before those of the column."""
         return torch.complex(self.cos, self.sin).flatten(1)[:, None]
 
 
@@ -106,41 +104,9 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma
 
-
-@dataclass(frozen=True)
-class Residual:
-    """What a scaled branch is added to: base + gamma * branch.
-
-    Attributes:
-        base: (B, P, C).
-        gamma: of the branch's LayerScale, (C,).
-    """
-
-    base: Tensor
-    gamma: Tensor
-
-    def plus(self, x: Tensor) -> Tensor:
+    def add_to(self, base: Tensor, x: Tensor) -> Tensor:
         """Return base + gamma * x in one pass over memory."""
-        return torch.addcmul(self.base, x, self.gamma.to(x.dtype))
-
-    def plus_linear(self, x: Tensor, linear: nn.Linear) -> Tensor:
-        """Return base + gamma * linear(x)."""
-        if self._can_take_fewer_passes(x, linear):
-            return fewer_passes.add_linear(self.base, x, linear, self.gamma)
-        return self.plus(linear(x))
-
-    def plus_mlp(self, x: Tensor, mlp: Mlp) -> Tensor:
-        """Return base + gamma * mlp(x)."""
-        if self._can_take_fewer_passes(x, mlp.fc2):
-            return fewer_passes.add_mlp(
-                self.base, x, mlp.fc1, functional.gelu, mlp.fc2, self.gamma
-            )
-        return self.plus(mlp(x))
-
-    def _can_take_fewer_passes(self, x: Tensor, linear: nn.Linear) -> bool:
-        return fewer_passes.can_take(x, linear.weight) and fewer_passes.can_take(
-            self.base, self.gamma
-        )
+        return torch.addcmul(base, x, self.gamma.to(x.dtype))
 
 
 def _check_heads(dim: int, heads: int) -> int:
@@ -163,45 +129,57 @@ class Attention(nn.Module):
         self.k_norm = nn.LayerNorm(head_dim, eps=norm_eps) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim)
 
-    def forward(
-        self,
-        x: Tensor,
-        rotary: RotaryTables | None = None,
-        onto: Residual | None = None,
-    ) -> Tensor:
-        """Attend.
+    def forward(self, x: Tensor, rotary: RotaryTables | None = None) -> Tensor:
+        if rotary is not None and self._turns_pairs(x):
+            q, k, v = self._turned_by_pairs(x, rotary.turns())
+        else:
+            qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            q, k, v = qkv.unbind(0)  # (B, heads, P, head_dim)
+            q, k = self.q_norm(q), self.k_norm(k)
+            if rotary is not None:
+                q, k = rotate(q, rotary), rotate(k, rotary)
+        # Under autocast the norms answer in float32; one dtype for all keeps the fast kernels.
+        out = functional.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
+        return self.proj(out.transpose(1, 2).flatten(2))
+
+    def _turns_pairs(self, x: Tensor) -> bool:
+        """Say whether `_turned_by_pairs` may be taken: float32, no gradient, as it is written."""
+        return (
+            isinstance(self.q_norm, nn.LayerNorm)
+            and x.dtype == self.qkv.weight.dtype == torch.float32
+            and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled(x.device.type)
+            and not torch.compiler.is_compiling()
+        )
+
+    def _turned_by_pairs(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return normalised and rotated queries and keys, and values, (B, heads, P, head_dim).
+
+        Weights are read so that the two channels that turn together come out side by side, and
+        turn as one complex number: no halves are put together, nothing is copied. Channels of
+        queries and keys stand in another order than otherwise, the same for both, so that their
+        products are the same.
 
         Args:
             x: (B, P, C).
-            rotary: of the P tokens.
-            onto: answer base + gamma * attention rather than the attention alone.
+            turns: cos + i sin of every token's angles, (P, 1, head_dim/2).
         """
-        q, k, v = self._queries_keys_values(x, rotary)
-        # Under autocast the norms answer in float32; one dtype for all keeps the fast kernels.
-        out = functional.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
-        out = out.transpose(1, 2).flatten(2)
-        return self.proj(out) if onto is None else onto.plus_linear(out, self.proj)
-
-    def _queries_keys_values(
-        self, x: Tensor, rotary: RotaryTables | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (B, heads, P, head_dim) each; queries and keys normalised and rotated."""
-        if (
-            rotary is not None
-            and isinstance(self.q_norm, nn.LayerNorm)
-            and isinstance(self.k_norm, nn.LayerNorm)
-            and fewer_passes.can_take(x, self.qkv.weight)
-        ):
-            norms = (self.q_norm, self.k_norm)
-            return fewer_passes.turned_queries_and_keys(
-                x, self.qkv, norms, self.heads, rotary.turns()
+        head = (2, 2, turns.shape[-1] // 2)  # axis, partner, frequency
+        weight = self.qkv.weight.view(3, self.heads, *head, -1)
+        bias = self.qkv.bias.view(3, self.heads, *head)
+        turned, norms = [], cast("tuple[nn.LayerNorm, ...]", (self.q_norm, self.k_norm))
+        for index, norm in enumerate(norms):
+            rows = weight[index].transpose(2, 3).flatten(0, 3)  # (C, C)
+            shift = bias[index].transpose(2, 3).flatten()
+            flat = functional.linear(x, rows, shift).unflatten(-1, (self.heads, -1))
+            scale, offset = (
+                part.view(head).transpose(1, 2).flatten() for part in (norm.weight, norm.bias)
             )
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        q, k = self.q_norm(q), self.k_norm(k)
-        if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
-        return q, k, v
+            flat = functional.layer_norm(flat, flat.shape[-1:], scale, offset, norm.eps)
+            pairs = torch.view_as_complex(flat.unflatten(-1, (-1, 2))).mul_(turns)
+            turned.append(torch.view_as_real(pairs).flatten(-2).transpose(1, 2))
+        v = functional.linear(x, weight[2].flatten(0, 3), bias[2].flatten())
+        return turned[0], turned[1], v.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class CrossAttention(nn.Module):
@@ -254,5 +232,5 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, layer_scale)
 
     def forward(self, x: Tensor, rotary: RotaryTables | None = None) -> Tensor:
-        x = self.attn(self.norm1(x), rotary, onto=Residual(x, self.ls1.gamma))
-        return Residual(x, self.ls2.gamma).plus_mlp(self.norm2(x), self.mlp)
+        x = self.ls1.add_to(x, self.attn(self.norm1(x), rotary))
+        return self.ls2.add_to(x, self.mlp(self.norm2(x)))
