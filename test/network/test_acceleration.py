@@ -8,6 +8,7 @@ from torch.nn import functional
 from vidllm_ros.network.acceleration import (
     KERNELS,
     Acceleration,
+    _repeated,
     accelerate,
     attention_order,
     can_quantize,
@@ -31,16 +32,21 @@ def test_channels_last_changes_no_number_and_no_key(build_tiny):
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_compiled_blocks_compute_the_same_under_the_same_keys(build_tiny, monkeypatch):
+def test_compiled_blocks_compute_the_same_under_the_same_keys(build_tiny):
     plain, fast = build_tiny(), build_tiny()
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)
-    for module in [*fast.aggregator.frame_blocks[:1]]:
-        module.compile(dynamic=False, backend="aot_eager")  # the tracing, without a C++ compiler
-    assert list(fast.state_dict()) == list(plain.state_dict())
+    decoders = [fast.depth_head.decoder, fast.metric_depth.decoder]
     images = torch.rand(1, 3, 3, 42, 56)
-    torch.testing.assert_close(
-        fast.geometry(images).depth_rel, plain.geometry(images).depth_rel, atol=1e-5, rtol=1e-5
-    )
+    with torch._dynamo.config.patch(suppress_errors=False):
+        for module in [
+            fast.aggregator.frame_blocks[0], *decoders, *(each.finish for each in decoders)
+        ]:  # fmt: skip
+            assert module in _repeated(fast)
+            # The tracing, without a C++ compiler.
+            module.compile(dynamic=False, backend="aot_eager", fullgraph=True)
+        assert list(fast.state_dict()) == list(plain.state_dict())
+        compiled, expected = fast.geometry(images), plain.geometry(images)
+    torch.testing.assert_close(compiled.depth_rel, expected.depth_rel, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(compiled.metric_depth.depth, expected.metric_depth.depth)
 
 
 def test_the_probe_times_what_runs_here_and_the_order_follows():

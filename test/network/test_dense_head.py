@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
 
+from vidllm_ros.network import dense_head
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.dense_head import (
     DPTDecoder,
@@ -18,10 +17,12 @@ from vidllm_ros.network.dense_head import (
     build_depth_head,
     build_point_head,
     enlarge,
+    finish_at_a_time,
+    in_turns,
     inverse_log,
     resize,
-    uv_embedding,
 )
+from vidllm_ros.network.uv_embedding import uv_embedding
 
 CPU = torch.device("cpu")
 
@@ -37,34 +38,6 @@ def config() -> VidLLMConfig:
 def levels(frames: int, patches: int, dim: int, seed: int = 0) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(1, frames, patches, dim, generator=generator) for _ in range(4)]
-
-
-def plain_uv(channels: int, rows: int, columns: int, aspect: float) -> Tensor:
-    """Pixel by pixel in float64."""
-    out = torch.zeros(channels, rows, columns, dtype=torch.float64)
-    half, quarter = channels // 2, channels // 4
-    spans = (aspect / math.hypot(aspect, 1), 1 / math.hypot(aspect, 1))
-    for y in range(rows):
-        for x in range(columns):
-            for axis, (index, count) in enumerate(((x, columns), (y, rows))):
-                edge = spans[axis] * (count - 1) / count
-                place = -edge + (2 * edge * index / (count - 1) if count > 1 else 0)
-                for i in range(quarter):
-                    angle = place * 100 ** (-i / quarter)
-                    out[axis * half + i, y, x] = math.sin(angle)
-                    out[axis * half + quarter + i, y, x] = math.cos(angle)
-    return out
-
-
-@pytest.mark.parametrize("size", [(3, 4), (1, 1), (5, 2)])
-def test_uv_embedding_matches_its_formula(size: tuple[int, int]) -> None:
-    ours = uv_embedding(12, size, aspect=1.5, device=CPU)
-    torch.testing.assert_close(ours.double(), plain_uv(12, *size, 1.5), atol=1e-6, rtol=0)
-
-
-def test_uv_embedding_refuses_channels_it_cannot_split() -> None:
-    with pytest.raises(ValueError, match="multiple of 4 for uv embedding, got 6"):
-        uv_embedding(6, (2, 2), 1.0, CPU)
 
 
 def test_a_uv_embedding_of_inference_serves_training_too() -> None:
@@ -141,8 +114,10 @@ def test_decoder_sizes(grid: tuple[int, int], coarse: tuple[int, int]) -> None:
     assert [tuple(f.shape[1:]) for f in features.fused] == [
         (16, scale * h, scale * w) for scale in (1, 2, 4, 8)
     ]
-    assert features.final.shape == (2, 8, 14 * h, 14 * w)
-    assert torch.isfinite(features.final).all()
+    assert features.final.shape == (2, 8, 8 * h, 8 * w)
+    finished = decoder.finish(features.final, (14 * h, 14 * w))
+    assert finished.shape == (2, 8, 14 * h, 14 * w)
+    assert torch.isfinite(finished).all()
 
 
 @torch.inference_mode()
@@ -169,10 +144,37 @@ def test_decoder_flags_choose_the_metric_decoder() -> None:
 def test_chunks_change_nothing(chunk: int) -> None:
     head = build_depth_head(config()).eval()
     tokens = levels(5, 6, 24)
-    whole = head(tokens, (2, 3), (28, 42), frames_chunk=None)
+    whole = head(tokens, (2, 3), (28, 42), frames_chunk=5)
     parts = head(tokens, (2, 3), (28, 42), frames_chunk=chunk)
     torch.testing.assert_close(parts.values, whole.values, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(parts.confidence, whole.confidence, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("values", [1, 3 * 28 * 42 * 32, 1 << 40])
+def test_turns_at_image_size_change_nothing(monkeypatch: pytest.MonkeyPatch, values: int) -> None:
+    head = build_depth_head(config()).eval()
+    tokens = levels(7, 6, 24)
+    whole = head(tokens, (2, 3), (28, 42))  # with a gradient, for the plain way
+    monkeypatch.setattr(dense_head, "FINISH_VALUES", values)
+    seen: list[int] = []
+    head.decoder.finish.register_forward_hook(lambda _, a, out: seen.append(len(out)))
+    with torch.no_grad():
+        parts = head(tokens, (2, 3), (28, 42))
+    assert seen == {1: 7 * [1], 1 << 40: [7]}.get(values, [3, 3, 1])
+    torch.testing.assert_close(parts.values, whole.values.detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(parts.confidence, whole.confidence.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_turns_are_about_equally_long_and_never_shorter_than_asked() -> None:
+    assert in_turns(32, 98304, 1 << 21, 8) == 16  # the bundled network: 21 would fit
+    assert in_turns(16, 98304, 1 << 21, 8) == 16
+    assert in_turns(32, 17_000_000, 1 << 21, 8) == 8  # paper size
+    assert in_turns(33, 1, 16, 1) == 11
+    assert in_turns(5, 1, 100, 8) == 5
+    assert in_turns(0, 1, 100, 8) >= 1
+    on_gpu = torch.empty(9, 1, 1, 1, device="meta")
+    assert finish_at_a_time(on_gpu, (5000, 5000), 32) == 9
+    assert finish_at_a_time(torch.empty(9, 1, 1, 1), (5000, 5000), 32) == 1
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@
 import pytest
 import torch
 
+from vidllm_ros.network import dense_head
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.metric_depth import MetricDepth, log_binomial
 
@@ -80,6 +81,18 @@ def test_chunking_changes_nothing():
     module = build()
     whole = module(levels(1, 5), GRID, SIZE, frames_chunk=5).depth
     parts = module(levels(1, 5), GRID, SIZE, frames_chunk=2).depth
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_turns_at_the_bins_size_change_nothing(monkeypatch):
+    module = build().eval()
+    whole = module(levels(1, 5), GRID, SIZE).depth.detach()
+    monkeypatch.setattr(dense_head, "FINISH_VALUES", 2 * 16 * 24 * 64)
+    seen = []
+    module.decoder.finish.register_forward_hook(lambda _, a, out: seen.append(len(out)))
+    with torch.no_grad():
+        parts = module(levels(1, 5), GRID, SIZE, keep_bins=False).depth
+    assert seen == [2, 2, 1]
     torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
 
 

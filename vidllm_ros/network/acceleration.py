@@ -89,7 +89,8 @@ def accelerate(model: VidLLM, choice: Acceleration) -> VidLLM:
 def _repeated(model: VidLLM) -> list[nn.Module]:
     blocks = [*model.aggregator.frame_blocks, *model.aggregator.global_blocks]
     blocks += model.encoder.backbone.encoder.layer
-    return [*blocks, model.depth_head.decoder, model.metric_depth.decoder]
+    decoders = [model.depth_head.decoder, model.metric_depth.decoder]
+    return [*blocks, *decoders, *(decoder.finish for decoder in decoders)]
 
 
 def can_quantize(kind: str, device: torch.device) -> bool:

@@ -7,9 +7,9 @@ metric decoder of metric_depth.py is the same decoder fed by the encoder. Next: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.uv_embedding import add_uv
 
-UV_WEIGHT = 0.1
-UV_FREQUENCY = 100.0
+# Values of the largest map that go through at a time: 32 frames of the bundled network in two
+# turns, then four frames at a time at image size; at paper size the least frames decide.
+DECODER_VALUES, FINISH_VALUES = 1 << 21, 5 << 18
+LEAST_FRAMES = 8
 LAST_CHANNELS = 32
 
 
@@ -31,7 +34,7 @@ class DecoderFeatures:
         bottleneck: coarsest level before fusion, (F, features, ceil(h/2), ceil(w/2)).
         fused: after each fusion, coarse to fine, (F, features, ., .) at 1, 2, 4 and 8 times the
             grid.
-        final: at image size, (F, features // 2, H, W).
+        final: (F, features // 2, 8*h, 8*w); `finish` brings it to image size.
     """
 
     bottleneck: Tensor
@@ -51,45 +54,6 @@ class DenseOutput:
 
     values: Tensor
     confidence: Tensor
-
-
-def uv_embedding(
-    channels: int, size: tuple[int, int], aspect: float, device: torch.device
-) -> Tensor:
-    """Return the sine-cosine embedding of pixel centres on a diagonal of length two.
-
-    Columns fill the first half of the channels, rows the second. Source: VGGT, model-code facts
-    A.5.
-
-    Args:
-        channels: a multiple of 4.
-        size: (rows, columns) of the map.
-        aspect: width over height of the image, so that all levels share one coordinate.
-        device: where to build it.
-
-    Returns:
-        (channels, rows, columns), float32, channel by channel for each pixel in memory: as the
-        maps that it is added to.
-    """
-    if channels % 4:
-        raise ValueError(f"channels: expected a multiple of 4 for uv embedding, got {channels}")
-    rows, columns = size
-    diagonal = (aspect * aspect + 1.0) ** 0.5
-    sines = _sines.__wrapped__ if torch.compiler.is_compiling() else _sines
-    across = sines(channels // 4, columns, aspect / diagonal, device)
-    down = sines(channels // 4, rows, 1.0 / diagonal, device)
-    pixels = [across.expand(rows, -1, -1), down[:, None].expand(-1, columns, -1)]
-    return torch.cat(pixels, dim=-1).permute(2, 0, 1)
-
-
-@lru_cache(maxsize=256)  # a few hundred bytes to kilobytes each; a window asks for 12, often
-def _sines(quarter: int, count: int, span: float, device: torch.device) -> Tensor:
-    """Return sines, then cosines along one axis, (count, 2 * quarter), float32."""
-    exponents = torch.arange(quarter, device=device, dtype=torch.float64) / quarter
-    edge = span * (count - 1) / count
-    place = torch.linspace(-edge, edge, count, device=device, dtype=torch.float64)
-    angles = place[:, None] * UV_FREQUENCY**-exponents
-    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -119,8 +83,7 @@ class Fusion(nn.Module):
     """Add a finer level to what came from below, refine, and bring it to the next size.
 
     The 1x1 convolution runs before the bilinear resize: the resize's weights sum to one, so the
-        two
-    commute, and it touches a quarter of the pixels. A test holds it against the other order.
+    two commute, and it touches a quarter of the pixels. A test holds it against the other order.
     """
 
     def __init__(self, features: int, rectified: bool, has_skip: bool) -> None:
@@ -177,16 +140,25 @@ class DPTDecoder(nn.Module):
             Fusion(features, inplace_relu_residual, has_skip=level < 3) for level in range(4)
         )
         self.output_conv = nn.Conv2d(features, features // 2, 3, padding=1)
+        self.finish = Finish(uv_embedding)
+
+    def frames_at_a_time(self, frames: int, patches: int) -> int:
+        """Say how many of `frames` to decode at a time: at least eight, more where maps are small.
+
+        Their largest map has 64 values a patch and channel.
+        """
+        values = 64 * patches * self.output_conv.in_channels
+        return in_turns(frames, values, DECODER_VALUES, LEAST_FRAMES)
 
     def forward(
         self, levels: list[Tensor], grid: tuple[int, int], image_size: tuple[int, int]
     ) -> DecoderFeatures:
-        """Decode patch tokens.
+        """Decode patch tokens, up to eight times the grid.
 
         Args:
             levels: patch tokens of four layers, shallow to deep, each (F, h*w, in_dim).
             grid: (h, w), patches.
-            image_size: (H, W), px, the size of the final map.
+            image_size: (H, W), px, whose aspect counts.
         """
         aspect = image_size[1] / image_size[0]
         maps = []
@@ -194,7 +166,7 @@ class DPTDecoder(nn.Module):
             levels, self.projects, self.resizes, self.reduces, strict=True
         ):
             x = _project(project, self.norm(level)).unflatten(2, grid)  # (F, channels, h, w)
-            x = self._place(x, aspect)
+            x = add_uv(x, aspect) if self.uv_embedding else x
             x = enlarge(rescale, x) if isinstance(rescale, nn.ConvTranspose2d) else rescale(x)
             maps.append(reduce(x))
         sizes = [_size(level) for level in maps]
@@ -204,14 +176,28 @@ class DPTDecoder(nn.Module):
         for index, size in ((3, sizes[2]), (2, sizes[1]), (1, sizes[0]), (0, finest)):
             x = self.fusions[index](x, maps[index] if index < 3 else None, size)
             fused.append(x)
-        final = self._place(resize(self.output_conv(x), image_size), aspect)
-        return DecoderFeatures(maps[3], fused, final)
+        return DecoderFeatures(maps[3], fused, self.output_conv(x))
 
-    def _place(self, x: Tensor, aspect: float) -> Tensor:
-        if not self.uv_embedding:
-            return x
-        table = (UV_WEIGHT * uv_embedding(x.shape[1], _size(x), aspect, x.device)).to(x.dtype)
-        return x + table if torch.is_grad_enabled() else x.add_(table)
+
+class Finish(nn.Module):
+    """Bring a decoder's final map to image size; apart from it, to go through in smaller turns."""
+
+    def __init__(self, uv_embedding: bool) -> None:
+        super().__init__()
+        self.uv_embedding = uv_embedding
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        x = resize(x, size)
+        return add_uv(x, size[1] / size[0]) if self.uv_embedding else x
+
+
+def in_turns(total: int, values: int, limit: int, least: int) -> int:
+    """Return how many of `total` frames go through at a time, in turns of about equal length.
+
+    One frame's largest map has `values`; `limit` of them fit, but at least `least` frames go.
+    """
+    most = max(least, limit // max(1, values), 1)
+    return max(1, math.ceil(total / math.ceil(max(1, total) / most)))
 
 
 def _project(conv: Any, tokens: Tensor) -> Tensor:
@@ -242,6 +228,21 @@ def enlarge(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
 
 def _size(x: Tensor) -> tuple[int, int]:
     return x.shape[-2], x.shape[-1]
+
+
+def finish_at_a_time(final: Tensor, size: tuple[int, int], channels: int) -> int:
+    """Say how many frames of a decoder's final map go through the layers at image size at a time.
+
+    On a GPU all of them: it has no cache to stay in.
+
+    Args:
+        final: (F, ., ., .).
+        size: (H, W), px.
+        channels: of the widest layer there.
+    """
+    if final.device.type != "cpu":
+        return len(final)
+    return in_turns(len(final), size[0] * size[1] * channels, FINISH_VALUES, 1)
 
 
 def inverse_log(x: Tensor) -> Tensor:
@@ -288,7 +289,7 @@ class DPTHead(nn.Module):
         levels: list[Tensor],
         grid: tuple[int, int],
         image_size: tuple[int, int],
-        frames_chunk: int | None = 8,
+        frames_chunk: int | None = None,
     ) -> DenseOutput:
         """Predict maps.
 
@@ -297,7 +298,7 @@ class DPTHead(nn.Module):
             grid: (h, w), patches.
             image_size: (H, W), px; patch size times grid.
             frames_chunk: frames decoded at a time, which bounds memory and changes nothing else;
-                None decodes all at once.
+                where None, `DPTDecoder.frames_at_a_time`.
 
         Raises:
             ValueError: grid, token count and image size do not belong together.
@@ -310,7 +311,7 @@ class DPTHead(nn.Module):
                 f"got {grid} and {tuple(image_size)}"
             )
         flat = [level.flatten(0, 1) for level in levels]
-        step = frames_chunk or batch * frames
+        step = frames_chunk or self.decoder.frames_at_a_time(batch * frames, patches)
         chunks = [
             self._predict([level[start : start + step] for level in flat], grid, image_size)
             for start in range(0, batch * frames, step)
@@ -325,8 +326,12 @@ class DPTHead(nn.Module):
         """Return raw maps, (F, H, W, output_dim), float32: their exponential needs the range."""
         final = self.decoder(levels, grid, image_size).final
         wide, _, narrow = self.predictor
-        # The largest map of the head: rectified in place, it is written once and not twice.
-        return narrow(functional.relu_(wide(final))).float().permute(0, 2, 3, 1)
+        maps = []
+        for part in final.split(finish_at_a_time(final, image_size, LAST_CHANNELS)):
+            # The largest map of the head: rectified in place, it is written once and not twice.
+            hidden = functional.relu_(wide(self.decoder.finish(part, image_size)))
+            maps.append(narrow(hidden).float().permute(0, 2, 3, 1))
+        return torch.cat(maps)
 
 
 def build_depth_head(config: VidLLMConfig) -> DPTHead:

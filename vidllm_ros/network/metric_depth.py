@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.dense_head import DPTDecoder, resize
+from vidllm_ros.network.dense_head import DPTDecoder, finish_at_a_time, resize
 
 PIXEL_CHANNELS = 32
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.0212, 50.0
@@ -155,7 +155,7 @@ class MetricDepth(nn.Module):
         levels: list[Tensor],
         grid: tuple[int, int],
         image_size: tuple[int, int],
-        frames_chunk: int = 8,
+        frames_chunk: int | None = None,
         keep_bins: bool = True,
     ) -> MetricDepthOutput:
         """Predict depth of every frame.
@@ -164,30 +164,28 @@ class MetricDepth(nn.Module):
             levels: the encoder's four levels, each (B, S, N, C); S may be 0.
             grid: (h, w), patches.
             image_size: (H, W), px.
-            frames_chunk: frames decoded at a time: bounds memory, changes nothing else.
+            frames_chunk: frames decoded at a time: bounds memory, changes nothing else; where
+                None, `DPTDecoder.frames_at_a_time`.
             keep_bins: hand out probabilities and centres too; without, the same depth for less
                 (residual centres only: attractors need them).
         """
-        batch, frames = levels[0].shape[:2]
+        batch, frames, patches = levels[0].shape[:3]
         if not frames:
             return MetricDepthOutput(
                 levels[0].new_empty(batch, 0, *image_size).float(), None, None
             )
         flat = [level.flatten(0, 1) for level in levels]
+        step = frames_chunk or self.decoder.frames_at_a_time(batch * frames, patches)
         if not keep_bins and self.residual is not None:
             chunks = [
-                self._depth_alone(
-                    [level[i : i + frames_chunk] for level in flat], grid, image_size
-                )
-                for i in range(0, batch * frames, frames_chunk)
+                self._depth_alone([level[i : i + step] for level in flat], grid, image_size)
+                for i in range(0, batch * frames, step)
             ]
             depth = torch.cat(chunks).reshape(batch, frames, *image_size)
             return MetricDepthOutput(depth, None, None)
         parts = [
-            self._predict(
-                [level[start : start + frames_chunk] for level in flat], grid, image_size
-            )
-            for start in range(0, batch * frames, frames_chunk)
+            self._predict([level[start : start + step] for level in flat], grid, image_size)
+            for start in range(0, batch * frames, step)
         ]
         depth, probabilities, centers = (torch.cat(part) for part in zip(*parts, strict=True))
         return MetricDepthOutput(depth.reshape(batch, frames, *image_size), probabilities, centers)
@@ -196,8 +194,9 @@ class MetricDepth(nn.Module):
         self, levels: list[Tensor], grid: tuple[int, int], image_size: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return depth (F, 1, H, W), probabilities and centers (F, A, h', w')."""
-        decoded = self.decoder(levels, grid, self._size(grid, image_size))
-        pixel = functional.relu(self.pixel(decoded.final))  # F_i
+        size = self._size(grid, image_size)
+        decoded = self.decoder(levels, grid, size)
+        pixel = functional.relu(self.pixel(self.decoder.finish(decoded.final, size)))  # F_i
         success, temperature = self._binomial_of(pixel)
         probabilities = log_binomial(success, temperature, self.bins)
         base = self.log_centers.float().exp().view(1, -1, 1, 1)
@@ -231,8 +230,15 @@ class MetricDepth(nn.Module):
         dimension two; what all bins share falls out of the softmax. One frame at a time, so that
         its bins stay in cache.
         """
-        decoded = self.decoder(levels, grid, self._size(grid, image_size))
-        pixel = functional.relu_(self.pixel(decoded.final))
+        size = self._size(grid, image_size)
+        final = self.decoder(levels, grid, size).final
+        step = finish_at_a_time(final, size, self.bins)
+        parts = [self._depth_of(self.decoder.finish(part, size)) for part in final.split(step)]
+        return resize(torch.cat(parts), image_size)
+
+    def _depth_of(self, final: Tensor) -> Tensor:
+        """Return `_depth_alone` at the size the bins are read at, (F, 1, h', w')."""
+        pixel = functional.relu_(self.pixel(final))
         success, temperature = self._binomial_of(pixel)
         hit, miss = _log_odds(success)
         table = _binomial_table(self.bins, pixel.device).T  # (A, 2)
@@ -249,4 +255,4 @@ class MetricDepth(nn.Module):
             ):
                 centers = torch.addmm(base, weight, features.float()).clamp_(low, high)
                 place.copy_(centers.mul_(torch.softmax(table @ two, dim=0)).sum(0))
-        return resize(depth.clamp_(low, high), image_size)
+        return depth.clamp_(low, high)

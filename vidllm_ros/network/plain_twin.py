@@ -16,18 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidllm_ros.network.aggregator import Aggregator, AggregatorOutput
-from vidllm_ros.network.dense_head import (
-    UV_WEIGHT,
-    DPTDecoder,
-    DPTHead,
-    ResidualUnit,
-    resize,
-    uv_embedding,
-)
+from vidllm_ros.network.dense_head import DPTDecoder, DPTHead, ResidualUnit, resize
 from vidllm_ros.network.encoder import Encoder, EncoderOutput
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import Attention, Block, RotaryTables
 from vidllm_ros.network.metric_depth import MetricDepth
+from vidllm_ros.network.uv_embedding import UV_WEIGHT, uv_embedding
 
 FRAMES_AT_A_TIME = 8
 
@@ -67,8 +61,7 @@ def run_attention(attention: Attention, x: Tensor, rotary: RotaryTables | None) 
 def run_block(block: Block, x: Tensor, rotary: RotaryTables | None = None) -> Tensor:
     """Compute what `Block` computes."""
     x = x + block.ls1.gamma * run_attention(block.attn, block.norm1(x), rotary)
-    hidden = functional.gelu(block.mlp.fc1(block.norm2(x)))
-    return x + block.ls2.gamma * block.mlp.fc2(hidden)
+    return x + block.ls2.gamma * block.mlp(block.norm2(x))
 
 
 def encode(encoder: Encoder, images: Tensor) -> EncoderOutput:
