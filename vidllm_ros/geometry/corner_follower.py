@@ -22,7 +22,7 @@ from vidllm_ros.structures import Corners
 
 WORK_WIDTH_PX = 320
 MAX_CORNERS = 200
-MIN_NEW_SHARE = 1 / 8  # of the corners; fewer lost ones are not worth looking for new ones
+MIN_NEW_SHARE = 1 / 5  # of the corners; fewer lost ones are not worth looking for new ones
 MAX_RETURN_SHARE = 0.002  # of the width: how far a corner may end from its start, there and back
 MAX_RETURN_PX = 0.7  # where that is less
 MAX_CREEP = 3.0  # of that; what lies farther off at the mark's own picture is something else
