@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_public
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vidllm_ros.geometry.transforms import invert_transform
 from vidllm_ros.network import concat_words as words
 from vidllm_ros.network.concat_vlm import SeenScene, VlmTalker, chat, load_vlm
-from vidllm_ros.network.text_packing import build_tokenizer
 from vidllm_ros.structures import GroundedBox, Reconstruction, SceneContext
 
 COUNT = 5
@@ -173,19 +170,6 @@ def test_folders_that_cannot_chat_are_refused(public_parts: Path, tmp_path: Path
     tiny_public.write_vlm(tmp_path / "dumb", chat_template=None)
     with pytest.raises(ValueError, match="chat template"):
         load_vlm(tmp_path / "dumb", 4)
-
-
-@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is there")
-def test_a_processor_that_needs_torchvision_says_so(tmp_path: Path) -> None:
-    AutoConfig.for_model("qwen2_vl").save_pretrained(tmp_path)
-    kinds = {
-        "image_processor_type": "Qwen2VLImageProcessor",
-        "processor_class": "Qwen2VLProcessor",
-    }
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kinds))
-    build_tokenizer(("a b",), 270).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"needs the package torchvision \(pip install"):
-        load_vlm(tmp_path, 4)
 
 
 def test_another_backends_scene_is_refused(talker: VlmTalker) -> None:

@@ -21,13 +21,13 @@ from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForImageTextToText,
-    AutoProcessor,
 )
 
 from vidllm_ros import prompts
 from vidllm_ros.geometry.camera import unproject
 from vidllm_ros.geometry.transforms import invert_transform, transform_points
 from vidllm_ros.network import concat_words as words
+from vidllm_ros.network.concat_processor import load_processor
 from vidllm_ros.network.concat_room import boxes_from_text, in_room, room_of, spread_frames
 from vidllm_ros.structures import Answer, GroundedBox, Reconstruction, SceneContext
 
@@ -244,7 +244,7 @@ def look_at_vlm(path: Path) -> Any:
     """
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
-        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
+        processor = load_processor(path, config)
     except Exception as error:  # the library raises nearly anything here
         raise _not_vlm(path, error) from error
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
