@@ -67,7 +67,7 @@ def test_the_probe_times_what_runs_here_and_the_order_follows():
 def test_quantising_needs_its_library_a_known_kind_and_for_int4_a_gpu(build_tiny, monkeypatch):
     with pytest.raises(ValueError, match="quantize"):
         Acceleration(quantize="int3")
-    with pytest.raises(ImportError, match="expected torchao for int4 on cpu"):
+    with pytest.raises(ImportError, match="expected a GPU for int4, got cpu; take int8"):
         accelerate(build_tiny(), Acceleration(quantize="int4"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not can_quantize("int8", CPU)

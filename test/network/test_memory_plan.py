@@ -3,8 +3,10 @@ import pytest
 
 from vidllm_ros.network.memory_plan import (
     RESERVE,
+    SLACK,
     STEP_NAMES,
     Rung,
+    VidLLMAccount,
     Weights,
     ladder,
     plan_memory,
@@ -13,14 +15,14 @@ from vidllm_ros.network.memory_plan import (
 from vidllm_ros.network.presets import paper_config
 
 GIB = 2**30
-PAPER = paper_config()
 WEIGHTS = Weights(int(3.2 * GIB), int(12.6 * GIB), int(0.5 * GIB))
 NOTHING = Weights(0, 0, 0)
-SIZE = (392, 518)
+ACCOUNT = VidLLMAccount(paper_config(), (392, 518))
 
 
-def plan(free_gib, **changes):
-    return plan_memory(PAPER, WEIGHTS, int(free_gib * GIB), SIZE, 32, **changes)
+def plan(free_gib, rungs=None, **changes):
+    rungs = ladder(32) if rungs is None else rungs
+    return plan_memory(ACCOUNT, WEIGHTS, int(free_gib * GIB), rungs, **changes)
 
 
 def test_an_h200_gives_up_nothing_and_stays_within_the_documented_30_gb():
@@ -67,8 +69,10 @@ def test_the_order_is_the_documented_one():
 
 
 def test_what_was_measured_beside_the_account_moves_the_choice_down():
-    lean = plan_memory(PAPER, NOTHING, 6 * GIB, SIZE, 32, slack=1.0)
-    heavy = plan_memory(PAPER, NOTHING, 6 * GIB, SIZE, 32, slack=1.15)
+    lean, heavy = (
+        plan_memory(ACCOUNT, NOTHING, 6 * GIB, ladder(32), {"window": slack})
+        for slack in (1.0, 1.15)
+    )
     assert lean.rung.name == "full"
     assert heavy.rung.frames < 32
     assert heavy.needed_bytes <= RESERVE * heavy.free_bytes
@@ -79,6 +83,42 @@ def test_int4_leaves_the_word_tables_as_they_are():
     assert saved == pytest.approx(0.7 * (WEIGHTS.language - WEIGHTS.tables))
 
 
+def test_a_byte_of_int8_saves_more_of_float32_than_of_half_precision():
+    wide = Weights(0, 4000, 0, bytes_per_value=4)
+    half = Weights(0, 2000, 0)
+    assert weight_bytes(wide, "int8") == pytest.approx(weight_bytes(half, "int8"))
+    assert weight_bytes(wide, "none") == 4000
+
+
+class TwoStages:
+    """First grows with the frames, second does not."""
+
+    def stage_bytes(self, rung):
+        return {"first": 10.0 * rung.frames, "second": 200.0}
+
+
+def test_each_stage_is_corrected_by_itself_and_the_fullest_counts():
+    rungs = ladder(32, ())
+    for slack, name in (
+        ({"first": 1.0, "second": 1.0}, "full"),  # 320
+        ({"first": 1.0, "second": 3.0}, "images_50"),  # 600 whatever is given up
+        ({"first": 2.0, "second": 1.0}, "half_frames"),  # 640, 320
+    ):
+        assert plan_memory(TwoStages(), NOTHING, 400, rungs, slack).rung.name == name
+    assert not plan_memory(TwoStages(), NOTHING, 400, rungs, {"second": 3.0}).fits
+    assert plan_memory(TwoStages(), NOTHING, 400, rungs[:1]).needed_bytes == 320 * SLACK
+
+
+def test_what_must_lie_here_whole_before_it_is_quantised_counts():
+    weights = Weights(100, 1000, 0)
+    rungs = ladder(8, ["int8"])[1:2]
+    assert plan_memory(TwoStages(), weights, 2000, rungs).needed_bytes == 100 + 530 + 250
+    on_host = plan_memory(TwoStages(), weights, 2000, rungs, whole_first=True)
+    assert on_host.needed_bytes == 1100
+
+
 def test_nonsense_is_refused():
-    with pytest.raises(ValueError, match="frames"):
-        plan_memory(PAPER, WEIGHTS, GIB, SIZE, 0)
+    with pytest.raises(ValueError, match="frames: expected a window of one or more, got 0"):
+        ladder(0)
+    with pytest.raises(ValueError, match="rungs, free_bytes: expected"):
+        plan_memory(ACCOUNT, WEIGHTS, GIB, [])

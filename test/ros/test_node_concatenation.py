@@ -37,6 +37,7 @@ def test_public_models_answer_a_service_call(
     assert list(reply.objects.objects) == []  # random words hold no box: none is made up
     assert harness.ask("where is the chair?").answer == "not seen"
     harness.wait_said("licence cc-by-nc-4.0")
+    harness.wait_said("frames: needs ")
 
 
 def test_another_backends_folder_is_refused_at_configure(

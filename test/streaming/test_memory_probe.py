@@ -9,21 +9,26 @@ import pytest
 import torch
 
 from vidllm_ros.network import memory
-from vidllm_ros.network.memory_plan import SLACK, Rung
+from vidllm_ros.network.memory_plan import Rung
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.streaming import memory_probe
 from vidllm_ros.streaming.loading import MEMORY_STEPS, Fit, LoadingError, load_backend
-from vidllm_ros.streaming.memory_probe import MemoryMeter, rungs_left, usable_rungs
+from vidllm_ros.streaming.memory_probe import MemoryMeter, Trial, rungs_left, usable_rungs
 from vidllm_ros.streaming.memory_steps import MemoryStep, MemorySteps
 
 NANO = Path(__file__).parents[2] / "models" / "vidllm-nano"
 CPU = torch.device("cpu")
 MIB = 2**20
+NONE = "expected torchao, found none; pip install torchao"
+
+
+def took(mib: float) -> Trial:
+    return Trial({"window": int(mib * MIB)})
 
 
 @pytest.fixture(autouse=True)
 def without_torchao(monkeypatch):
-    monkeypatch.setattr(memory_probe, "can_quantize", lambda kind, device: False)
+    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda kind, device: NONE)
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def test_where_there_is_plenty_a_small_window_is_measured_and_nothing_given_up(w
 
 
 def test_what_is_measured_decides_and_not_the_account(pretend_free, monkeypatch):
-    monkeypatch.setattr(memory_probe, "run_window", lambda *_: 90 * MIB)
+    monkeypatch.setattr(memory_probe, "run_window", lambda *_: took(90))
     pretend_free(130)
     chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32)).memory
     assert chosen.rung.name == "half_frames"
@@ -69,11 +74,11 @@ def test_what_is_measured_decides_and_not_the_account(pretend_free, monkeypatch)
 def test_where_it_is_tight_the_window_is_tried_and_a_smaller_one_taken(pretend_free, monkeypatch):
     tried = []
 
-    def run(model, device, size, rung):
+    def run(prospect, model, device, rung):
         tried.append((rung.frames, rung.shrink))
         if rung.frames > 8:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return 60 * MIB
+        return took(60)
 
     monkeypatch.setattr(memory_probe, "run_window", run)
     pretend_free(130)
@@ -86,11 +91,11 @@ def test_where_it_is_tight_the_window_is_tried_and_a_smaller_one_taken(pretend_f
 def test_where_memory_ends_in_the_small_window_a_smaller_one_is_measured(monkeypatch):
     tried = []
 
-    def run(model, device, size, rung):
+    def run(prospect, model, device, rung):
         tried.append((rung.frames, rung.shrink))
         if rung.shrink > 0.5:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return MIB
+        return took(1)
 
     monkeypatch.setattr(memory_probe, "run_window", run)
     chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32)).memory
@@ -141,7 +146,7 @@ def test_a_step_fixed_by_hand_never_computes_more_than_was_asked_for():
 
 
 def test_once_loaded_only_frames_and_images_are_left_to_give_up(monkeypatch):
-    monkeypatch.setattr(memory_probe, "can_quantize", lambda kind, device: True)
+    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda kind, device: "")
     rungs = usable_rungs(32, "auto", torch.device("cuda"))
     names = [rung.name for rung in rungs_left(rungs, rungs[1])]
     assert names == ["int8", "half_frames", "quarter_frames", "images_75", "images_50"]
@@ -155,6 +160,22 @@ def test_the_meter_sees_what_was_held_in_between():
         del held
     assert total == 40_000_000
     assert meter.peak_bytes > 0.8 * 160e6
+
+
+def test_the_meter_counts_each_stage_by_itself():
+    with MemoryMeter(CPU) as meter:
+        meter.turn_to("large")
+        large = torch.ones(40_000_000)
+        total = float(large.sum())
+        del large
+        meter.turn_to("small")
+        small = torch.ones(10_000_000)
+        total += float(small.sum())
+        del small
+    assert total == 50_000_000
+    assert meter.peaks["large"] > 0.8 * 160e6
+    assert 0.8 * 40e6 < meter.peaks["small"] < 80e6
+    assert meter.peak_bytes == meter.peaks["large"]
 
 
 def test_the_meter_sees_what_is_taken_from_holes_in_the_heap():
@@ -176,11 +197,13 @@ def test_a_window_that_is_refused_is_not_reported_as_measured(monkeypatch):
     seen = []
     whole = memory_probe.plan_memory
     monkeypatch.setattr(
-        memory_probe, "plan_memory", lambda *args: (seen.append(args[7:]), whole(*args))[1]
+        memory_probe, "plan_memory", lambda *a, **b: (seen.append(a[4:]), whole(*a, **b))[1]
     )
     words = load_backend("vidllm", NANO, "cpu", fit=Fit(32)).memory.words
-    assert words.endswith("not measured, as 8 frames gave no window")
-    assert seen[-1] == (SLACK,)
+    assert words.endswith(
+        "not measured, as 8 frames gave no window: depth: expected some, got none"
+    )
+    assert seen[-1] == ({},)  # so network/memory_plan.py's own slack
 
 
 def test_a_session_begins_at_the_chosen_step_and_never_exceeds_it():

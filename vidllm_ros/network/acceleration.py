@@ -95,31 +95,43 @@ def _repeated(model: VidLLM) -> list[nn.Module]:
 
 def can_quantize(kind: str, device: torch.device) -> bool:
     """Say whether torchao is installed and has a kernel here: int4 runs on a GPU alone."""
-    return importlib.util.find_spec("torchao") is not None and (
-        kind == "int8" or device.type == "cuda"
-    )
+    return not why_not_quantize(kind, device)
+
+
+def why_not_quantize(kind: str, device: torch.device) -> str:
+    """Say what layers cannot be quantised for here and what to do; empty where they can."""
+    if kind == "int4" and device.type != "cuda":
+        return (
+            f"expected a GPU for int4, got {device.type}; take int8, or leave weights as they are"
+        )
+    if importlib.util.find_spec("torchao") is None:
+        return f"expected torchao for {kind}, found none; pip install torchao, or choose none"
+    return ""
 
 
 def quantize_language(model: VidLLM, kind: str, device: torch.device) -> None:
-    """Quantise the language model's linear layers in place, where they will run; tables stay.
+    """Quantise the language model's linear layers in place; see `quantize_layers`."""
+    quantize_layers(model.language.model, kind, device)
+
+
+def quantize_layers(words: nn.Module, kind: str, device: torch.device) -> None:
+    """Quantise a language model's linear layers in place, where they will run; tables stay.
 
     Args:
-        model: on any device.
+        words: on any device.
         kind: "int8" or "int4", which is for bfloat16 on a GPU.
         device: where each layer is taken to be quantised.
 
     Raises:
         ImportError: torchao is not installed, or cannot do it on this device.
     """
-    if not can_quantize(kind, device):
-        raise ImportError(
-            f"quantize: expected torchao for {kind} on {device.type} (int4: a GPU), found none; "
-            "pip install torchao, or choose none"
-        )
+    reason = why_not_quantize(kind, device)
+    if reason:
+        raise ImportError(f"quantize: {reason}")
     torchao: Any = importlib.import_module("torchao.quantization")
     name, settings = QUANTISED[kind]
     torchao.quantize_(
-        model.language.model,
+        words,
         getattr(torchao, name)(**settings),
         lambda module, path: isinstance(module, nn.Linear) and "lm_head" not in path,
         device=device,

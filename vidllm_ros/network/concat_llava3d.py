@@ -126,6 +126,11 @@ class Llava3DTalker:
         self._lock = threading.RLock()
         self._last: tuple[weakref.ref[SceneContext], ScenePrefix] | None = None
 
+    @property
+    def decoder(self) -> Any:
+        """Its language model, whose layers may be quantised."""
+        return self.model.language.model
+
     @torch.inference_mode()
     def look(self, rec: Reconstruction) -> SceneContext:
         """Return a window's 3D patches, before the projector, with their places.

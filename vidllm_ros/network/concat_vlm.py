@@ -63,6 +63,11 @@ class VlmTalker:
     def __init__(self, model: Any, processor: Any, frames: int = 8) -> None:
         self.model, self.processor, self.frames = model, processor, frames
 
+    @property
+    def decoder(self) -> Any:
+        """Its language model, whose layers may be quantised."""
+        return self.model.get_decoder()
+
     def look(self, rec: Reconstruction) -> SeenScene:
         """Choose the frames to show and write down where what they show is.
 
@@ -234,6 +239,36 @@ def load_vlm(
     except (OSError, RuntimeError, ImportError, KeyError, ValueError) as error:
         raise _not_vlm(path, error) from error
     return VlmTalker(vlm.to(device).eval().requires_grad_(False), processor, frames)
+
+
+def vlm_without_memory(path: Path) -> tuple[Any, Any]:
+    """Return a model's language model on the meta device, and the config of that.
+
+    Raises:
+        ValueError: as `load_vlm`.
+    """
+    try:
+        config: Any = AutoConfig.from_pretrained(path, local_files_only=True)
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(config)
+    except Exception as error:  # the library raises nearly anything here
+        raise _not_vlm(path, error) from error
+    return model.get_decoder(), config.get_text_config(decoder=True)
+
+
+def prompt_tokens(processor: Any, size: tuple[int, int]) -> int:
+    """Count the tokens of a prompt that shows one frame of (H, W)."""
+    grid = np.ones((*GRID, 3))
+    told = words.frame_words(1, grid[0, 0], grid, np.ones(GRID, bool))
+    scene = SeenScene(
+        torch.zeros(0, 0), torch.zeros(0, 3), (0,), np.eye(4)[None],
+        images=(np.zeros((*size, 3), np.uint8),), told=(told,),
+    )  # fmt: skip
+    asked = processor.apply_chat_template(
+        chat(scene, words.vlm_box_prompt("thing")), add_generation_prompt=True, tokenize=True,
+        return_dict=True, return_tensors="pt",
+    )  # fmt: skip
+    return int(asked["input_ids"].shape[1])
 
 
 def look_at_vlm(path: Path) -> Any:

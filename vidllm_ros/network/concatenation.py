@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vidllm_ros import prompts
 from vidllm_ros.geometry.image import resize_frames
+from vidllm_ros.network.acceleration import quantize_layers
 from vidllm_ros.network.concat_geometry import (
     MetricSample,
     VggtGeometry,
@@ -45,15 +46,21 @@ class Talker(Protocol):
 
     Attributes:
         pick_rule: how `pick_boxes` decides, in words, for reports.
+        model: the whole network.
+        decoder: of it, the language model, whose layers may be quantised.
     """
 
     pick_rule: str
+    model: Any
+
+    @property
+    def decoder(self) -> Any: ...
 
     def look(self, rec: Reconstruction) -> SceneContext:
         """Return what questions are asked of."""
 
-    def answer(self, scene: SceneContext, question: str) -> Answer:
-        """Answer in words, with the boxes the words hold."""
+    def answer(self, scene: SceneContext, question: str, most: int = ...) -> Answer:
+        """Answer in at most so many tokens, with the boxes the words hold."""
 
     def ground(self, scene: SceneContext, phrase: str) -> tuple[GroundedBox, ...]:
         """Return the boxes it writes for a phrase."""
@@ -137,6 +144,18 @@ class Concatenation:
         if self.metric_depth is not None:
             self.metric_depth.forget_frames()
 
+    def metres(self, seen: Frames) -> MetricSample | None:
+        """Return metric depth of the frames the scale is fitted to; None where none is.
+
+        Args:
+            seen: prepared frames.
+        """
+        if self.manifest.scale == "none" or self.metric_depth is None:
+            return None
+        chosen = sample_frames(len(seen), self.manifest.scale_frames, seed=0)
+        depth = self.metric_depth.depth_of_window(seen.images, seen.stamps_ns, chosen)
+        return MetricSample(chosen, depth)
+
     @torch.inference_mode()
     def reconstruct(self, frames: Frames, shrink: float = 1.0) -> Reconstruction:
         """Turn frames into geometry, in metres unless unscaled, and a scene to ask about.
@@ -158,7 +177,7 @@ class Concatenation:
                 with_points=self.manifest.depth_from == "point_head",
             )
         metric, confidence = to_metres(
-            output, self._metres(seen), self.manifest.depth_from, self.manifest.scale
+            output, self.metres(seen), self.manifest.depth_from, self.manifest.scale
         )
         K = metric.K[0].double().cpu().numpy() if seen.K is None else seen.K
         T_world_camera = metric.T_world_camera[0].double().cpu().numpy()
@@ -228,17 +247,12 @@ class Concatenation:
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)[None]
         return self.geometry.encode(pixels.float() / 255)
 
-    def _metres(self, seen: Frames) -> MetricSample | None:
-        """Return metric depth of the frames the scale is fitted to."""
-        if self.manifest.scale == "none" or self.metric_depth is None:
-            return None
-        chosen = sample_frames(len(seen), self.manifest.scale_frames, seed=0)
-        depth = self.metric_depth.depth_of_window(seen.images, seen.stamps_ns, chosen)
-        return MetricSample(chosen, depth)
-
 
 def load_concatenation(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    quantize: str = "none",
 ) -> Concatenation:
     """Load every part a folder's manifest names.
 
@@ -246,10 +260,13 @@ def load_concatenation(
         folder: with concatenation.json.
         device: where to run.
         dtype: of VGGT's and the language model's weights; metric depth stays in float32.
+        quantize: "none", "int8" or "int4", of the language model's linear layers; an
+            approximation.
 
     Raises:
         FileNotFoundError: a part is neither here nor to be had.
         ValueError: a part is not what the manifest says.
+        ImportError: quantisation was asked for and cannot be had here.
     """
     manifest = read_manifest(folder)
     found = locate_parts(folder, manifest)
@@ -257,20 +274,31 @@ def load_concatenation(
     depth = None
     if manifest.scale != "none":
         depth = load_metric_depth(found["metric_depth"], device)
-    talker: Any
+    # Quantised ones are whole on the host first: the device never holds what does not fit.
+    at = device if quantize == "none" else "cpu"
+    talker: Talker
     if manifest.backend == "vggt_llava3d":
         model = load_llava3d(
-            found["language"], found.get("clip"), found.get("tokenizer"), device, dtype
+            found["language"], found.get("clip"), found.get("tokenizer"), at, dtype
         )
         talker = Llava3DTalker(
             model,
-            manifest.frames or LLAVA_3D_FRAMES,
+            frames_shown(manifest),
             manifest.voxel_size_m,
             manifest.max_scene_tokens,
         )
     else:
-        talker = load_vlm(found["language"], manifest.frames or VLM_FRAMES, device, dtype)
+        talker = load_vlm(found["language"], frames_shown(manifest), at, dtype)
+    if quantize != "none":
+        quantize_layers(talker.decoder, quantize, torch.device(device))
+        talker.model.to(device)
     return Concatenation(geometry, depth, talker, manifest, manifest.licence_lines(folder))
+
+
+def frames_shown(manifest: Manifest) -> int:
+    """Return how many frames of a window the language model sees at most."""
+    own = LLAVA_3D_FRAMES if manifest.backend == "vggt_llava3d" else VLM_FRAMES
+    return manifest.frames or own
 
 
 def locate_parts(folder: Path, manifest: Manifest) -> dict[str, Path]:

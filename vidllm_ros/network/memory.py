@@ -132,4 +132,4 @@ def stored_weights(folder: Path, dtype: torch.dtype) -> Weights:
                 language += size
                 if "embed_tokens" in name or "lm_head" in name:
                     tables += size
-    return Weights(geometry, language, tables)
+    return Weights(geometry, language, tables, dtype.itemsize)

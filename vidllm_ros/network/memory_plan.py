@@ -3,13 +3,15 @@
 
 The ladder: int8 language model, int4 language model, half the frames and half again, smaller
 images. `plan_memory` is a pure function of measured free memory, the account and, once a window
-has been measured, of how far the account is off. Next: streaming/memory_probe.py, which measures.
+has been measured, of how far the account is off at each stage. Next: concat_account.py for the
+account of public models in a row, streaming/memory_probe.py, which measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from vidllm_ros.network.account import Account, Workload
 from vidllm_ros.network.configuration import VidLLMConfig
@@ -23,7 +25,7 @@ KINDS = ("int8", "int4")
 STEP_NAMES = (
     "full", *KINDS, "half_frames", "quarter_frames", "images_75", "images_50",
 )  # fmt: skip
-WEIGHT_SHARE = {"none": 1.0, "int8": 0.53, "int4": 0.30}
+WEIGHT_SHARE = {"int8": 0.53, "int4": 0.30}
 """Of half-precision weights, scales included: one byte, or half a byte, and a scale a group."""
 
 
@@ -35,11 +37,13 @@ class Weights:
         geometry: everything but the language model.
         language: the language model, with its tables of words, which stay as they are.
         tables: of them, the word tables.
+        bytes_per_value: of that precision.
     """
 
     geometry: int
     language: int
     tables: int
+    bytes_per_value: int = 2
 
 
 @dataclass(frozen=True)
@@ -98,41 +102,48 @@ def size_words(count: float) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
+class WindowAccount(Protocol):
+    """What a window takes beside the weights, reckoned before it is run."""
+
+    def stage_bytes(self, rung: Rung) -> dict[str, float]:
+        """Return the bytes held at the fullest moment of each stage, by the stage's name."""
+
+
 def plan_memory(
-    config: VidLLMConfig,
+    account: WindowAccount,
     weights: Weights,
     free_bytes: int,
-    size: tuple[int, int],
-    frames: int,
-    bytes_per_value: int = 2,
-    rungs: Sequence[Rung] = (),
-    slack: float = SLACK,
+    rungs: Sequence[Rung],
+    slack: Mapping[str, float] | None = None,
+    whole_first: bool = False,
 ) -> MemoryPlan:
     """Choose the first rung that fits; the last one, with `fits` False, where none does.
 
     Args:
-        config: of the network.
+        account: of the network's windows.
         weights: in the precision they are loaded in; zeros once they are loaded.
         free_bytes: measured on the device.
-        size: (H, W) of a frame at the network, px.
-        frames: of a window, wished for.
-        bytes_per_value: of activations.
-        rungs: to choose from; the whole ladder where empty.
-        slack: measured activations over the account's.
+        rungs: to choose from.
+        slack: measured bytes of a stage over the account's; `SLACK` for stages not measured.
+        whole_first: whether weights lie here whole before they are quantised, as on a CPU.
 
     Raises:
         ValueError: nothing was asked for.
     """
-    if frames < 1 or free_bytes < 0:
-        raise ValueError(f"frames, free_bytes: expected >= 1 and >= 0, got {frames}, {free_bytes}")
-    chosen: MemoryPlan | None = None
-    for rung in rungs or ladder(frames):
-        passing = activation_bytes(config, size, rung, bytes_per_value)
-        needed = weight_bytes(weights, rung.quantize) + slack * passing
+    if not rungs or free_bytes < 0:
+        raise ValueError(
+            f"rungs, free_bytes: expected one or more and >= 0, got {len(rungs)}, {free_bytes}"
+        )
+    whole = weight_bytes(weights, "none") if whole_first else 0.0
+    for rung in rungs:
+        passing = max(
+            bytes_ * (slack or {}).get(stage, SLACK)
+            for stage, bytes_ in account.stage_bytes(rung).items()
+        )
+        needed = max(whole, weight_bytes(weights, rung.quantize) + passing)
         chosen = MemoryPlan(rung, int(needed), free_bytes)
         if chosen.fits:
             break
-    assert chosen is not None  # the ladder has a first rung
     return chosen
 
 
@@ -142,7 +153,12 @@ def ladder(frames: int, kinds: Sequence[str] = KINDS) -> list[Rung]:
     Args:
         frames: of a full window.
         kinds: of `KINDS`, those that can be had; the rungs of the others are left out.
+
+    Raises:
+        ValueError: a window without frames.
     """
+    if frames < 1:
+        raise ValueError(f"frames: expected a window of one or more, got {frames}")
     least = min(LEAST_FRAMES, frames)
     half, quarter = max(least, frames // 2), max(least, frames // 4)
     rungs = [Rung("full", "none", frames, 1.0)]
@@ -159,24 +175,39 @@ def ladder(frames: int, kinds: Sequence[str] = KINDS) -> list[Rung]:
     return rungs
 
 
-def activation_bytes(
-    config: VidLLMConfig, size: tuple[int, int], rung: Rung, bytes_per_value: int
-) -> float:
-    """Return what the account says a rung's window takes beside the weights, bytes."""
-    load = Workload(
-        rung.frames, _shrunk(size, rung.shrink, config.patch_size), config.max_scene_tokens,
-        bytes_per_value=bytes_per_value,
-    )  # fmt: skip
-    return _peak(config, load)
+@dataclass(frozen=True)
+class VidLLMAccount:
+    """The account of Vid-LLM's windows; one stage, "window".
+
+    Attributes:
+        config: of the network.
+        size: (H, W) of a frame at the network, px.
+        bytes_per_value: of activations.
+    """
+
+    config: VidLLMConfig
+    size: tuple[int, int]
+    bytes_per_value: int = 2
+
+    def stage_bytes(self, rung: Rung) -> dict[str, float]:
+        """See `WindowAccount`."""
+        size = shrunk_size(self.size, rung.shrink, self.config.patch_size)
+        load = Workload(
+            rung.frames, size, self.config.max_scene_tokens, bytes_per_value=self.bytes_per_value
+        )
+        return {"window": _peak(self.config, load)}
 
 
 def weight_bytes(weights: Weights, quantize: str) -> float:
     """Bytes of all weights with the language model's linear layers quantised so."""
-    layers = weights.language - weights.tables
-    return weights.geometry + weights.tables + WEIGHT_SHARE[quantize] * layers
+    layers = float(weights.language - weights.tables)
+    if quantize != "none":
+        layers *= WEIGHT_SHARE[quantize] * 2 / weights.bytes_per_value
+    return weights.geometry + weights.tables + layers
 
 
-def _shrunk(size: tuple[int, int], shrink: float, patch: int) -> tuple[int, int]:
+def shrunk_size(size: tuple[int, int], shrink: float, patch: int) -> tuple[int, int]:
+    """Return (H, W) at a share of a size, in whole patches, at least two, px."""
     height, width = (max(2, int(edge * shrink + 1e-6) // patch) * patch for edge in size)
     return height, width
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import vidllm_ros
 
@@ -100,8 +100,8 @@ def load_backend(
         model: folder of the weights, or the name of a bundled model.
         device: auto, cpu, cuda or cuda:N.
         precision: one of `PRECISIONS`.
-        fit: windows to find memory for, which "vidllm" measures; None and the other backends
-            refuse what does not fit and else begin with whole windows.
+        fit: windows to find memory for, which is measured; None refuses what does not fit and
+            else begins with whole windows.
 
     Raises:
         LoadingError: it cannot be loaded.
@@ -116,8 +116,10 @@ def load_backend(
     folder = find_model(model)
     try:
         check_kind(folder, wanted)
-        if wanted is BackendName.VIDLLM and fit is not None:
-            backend, memory = _load_fitting(folder, where, dtype, fit)
+        backend: Backend
+        memory: MemoryChoice | None
+        if fit is not None:
+            backend, memory = _load_fitting(folder, wanted, where, dtype, fit)
         else:
             check_memory(folder, where, dtype)
             backend, memory = _LOADERS[wanted](folder, where, dtype), None
@@ -131,31 +133,28 @@ def load_backend(
 
 
 def _load_fitting(
-    folder: Path, device: torch.device, dtype: torch.dtype, fit: Fit
+    folder: Path, name: BackendName, device: torch.device, dtype: torch.dtype, fit: Fit
 ) -> tuple[Backend, MemoryChoice]:
-    """Load the network as small as memory asks for, and measure how large a window may be.
+    """Load what computes as small as memory asks for, and measure how large a window may be.
 
     Raises:
         ValueError, MemoryError: not even the smallest step fits.
     """
-    import torch
+    from transformers.utils import logging as transformers_logging
 
-    from vidllm_ros.network.acceleration import quantize_language
-    from vidllm_ros.network.checkpoint import check_folder
-    from vidllm_ros.streaming import memory_probe
+    from vidllm_ros.streaming import memory_probe, memory_prospect
 
-    check_folder(folder)  # before anything is read out of it: what is damaged is said in words
+    transformers_logging.disable_progress_bar()  # a log has lines, not bars
     rungs = memory_probe.usable_rungs(fit.frames, fit.step, device)
-    plan = memory_probe.plan_folder(folder, device, dtype, rungs)
-    kind = plan.rung.quantize
-    if kind == "none":
-        model = _load_vidllm(folder, device, dtype)
-    else:  # whole on the host, so that the device never holds what does not fit
-        model = _load_vidllm(folder, torch.device("cpu"), dtype)
-        quantize_language(model, kind, device)
-        model.to(device=device)  # type: ignore[call-arg, misc]
+    look: Callable[..., memory_prospect.Prospect[Any]] = memory_prospect.vidllm_prospect
+    if name in CONCATENATIONS:
+        look = memory_prospect.concatenation_prospect
+    prospect = look(folder, device, dtype)
+    plan = memory_probe.plan_loading(prospect, device, rungs)
+    model = prospect.load(plan.rung.quantize)
     left = memory_probe.rungs_left(rungs, plan.rung)
-    return model, memory_probe.choose_step(model, device, left, fit.frames, fit.step)
+    choice = memory_probe.choose_step(prospect, model, device, left, fit.frames, fit.step)
+    return model, choice
 
 
 def _load_vidllm(folder: Path, device: torch.device, dtype: torch.dtype) -> VidLLM:
@@ -163,7 +162,7 @@ def _load_vidllm(folder: Path, device: torch.device, dtype: torch.dtype) -> VidL
 
     from vidllm_ros.network.checkpoint import load_vidllm
 
-    transformers_logging.disable_progress_bar()  # a log has lines, not bars
+    transformers_logging.disable_progress_bar()
     return load_vidllm(folder, device, dtype)
 
 

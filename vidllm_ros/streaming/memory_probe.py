@@ -1,40 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much of a window this machine has memory for: measured once, when the network is loaded.
 
-A small window is run and what it took is held against the account of network/memory_plan.py; so
-corrected, the account says which step of the ladder fits what is free, and where that is tight the
-whole window is run as well. Next: loading.py, which asks; memory_steps.py, when memory ends later.
+A small window is run and what each of its stages took is held against the account of
+network/memory_plan.py; so corrected, the account says which step of the ladder fits what is free,
+and where that is tight the whole window is run as well. Vid-LLM and public models in a row are
+tried alike (memory_prospect.py). Next: loading.py, which asks; memory_steps.py, when memory ends
+later.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
-import numpy as np
 import torch
 
 from vidllm_ros.network import memory
-from vidllm_ros.network.acceleration import can_quantize
-from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.acceleration import why_not_quantize
 from vidllm_ros.network.memory_plan import (
     KINDS,
     LEAST_FRAMES,
-    SLACK,
     STEP_NAMES,
     MemoryPlan,
     Rung,
     Weights,
-    activation_bytes,
     ladder,
     plan_memory,
 )
-from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.streaming.memory_prospect import Loaded, Prospect, made_up_frames
 from vidllm_ros.streaming.memory_steps import MemoryStep, free_memory, is_out_of_memory
-from vidllm_ros.structures import Frames
 
 AUTO = "auto"
 PROBE_FRAMES = 8
@@ -68,17 +64,48 @@ class MemoryChoice:
         return MemoryStep(frames / self.full_frames, self.rung.shrink, room)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A window that was run to be measured.
+
+    Attributes:
+        took: bytes by stage, of the stages that came to their end.
+        refused: why the next one did not; empty where all did.
+    """
+
+    took: dict[str, int]
+    refused: str = ""
+
+    def words(self, rung: Rung) -> str:
+        """Say what was measured with a rung's window."""
+        if not self.took:
+            return f"not measured, as {rung.words} gave no window: {self.refused}"
+        most = max(self.took.values()) / 2**20
+        rest = f", and the rest not: {self.refused}" if self.refused else ""
+        return f"measured {most:.0f} MiB with {rung.words}{rest}"
+
+
 class MemoryMeter:
-    """Measures the most memory held while it is open beyond what was held before, bytes."""
+    """Measures the most memory held while it is open beyond what was held before, bytes.
+
+    Attributes:
+        peaks: by stage, see `turn_to`.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.peak_bytes = device, 0
+        self.device = device
+        self.peaks: dict[str, int] = {}
+        self._stage = ""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory-meter", daemon=True)
 
+    @property
+    def peak_bytes(self) -> int:
+        """The most of all stages."""
+        return max(self.peaks.values(), default=0)
+
     def __enter__(self) -> MemoryMeter:
-        if self.device.type == "cpu":
-            memory.trim_memory()  # what is taken from holes in the heap would not be seen
+        self._trim()
         self._before = self._held()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -92,21 +119,38 @@ class MemoryMeter:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
-            self.peak_bytes = max(peak - self._before, 0)
-        else:
+        self._note()
+        if self.device.type != "cuda":
             self._done.set()
             self._thread.join()
+
+    def turn_to(self, stage: str) -> None:
+        """Count what is held from here on to a stage of this name."""
+        self._note()
+        self._trim()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self._stage = stage
+
+    def _trim(self) -> None:
+        if self.device.type == "cpu":
+            memory.trim_memory()  # what is taken from holes in the heap would not be seen
 
     def _held(self) -> int:
         if self.device.type == "cuda":
             return int(torch.cuda.memory_allocated(self.device))
         return memory.resident_bytes()
 
+    def _note(self) -> None:
+        """Take note of what is held; on a GPU of the most since the stage began."""
+        stage = self._stage
+        is_gpu = self.device.type == "cuda"
+        held = torch.cuda.max_memory_allocated(self.device) if is_gpu else self._held()
+        self.peaks[stage] = max(self.peaks.get(stage, 0), held - self._before)
+
     def _watch(self) -> None:
         while not self._done.wait(SAMPLE_S):
-            self.peak_bytes = max(self.peak_bytes, self._held() - self._before)
+            self._note()
 
 
 def usable_rungs(frames: int, wanted: str, device: torch.device) -> list[Rung]:
@@ -125,13 +169,10 @@ def usable_rungs(frames: int, wanted: str, device: torch.device) -> list[Rung]:
     """
     if wanted not in (AUTO, *STEP_NAMES):
         raise ValueError(f"memory_step: expected {AUTO} or one of {STEP_NAMES}, got {wanted!r}")
-    if wanted in KINDS and not can_quantize(wanted, device):
-        raise ValueError(
-            f"memory_step: expected torchao for {wanted} on {device.type} (int4: a GPU), found "
-            "none; pip install torchao, or choose another step"
-        )
+    if wanted in KINDS and (reason := why_not_quantize(wanted, device)):
+        raise ValueError(f"memory_step: {reason}")
     if wanted == AUTO:
-        return ladder(frames, [kind for kind in KINDS if can_quantize(kind, device)])
+        return ladder(frames, [kind for kind in KINDS if not why_not_quantize(kind, device)])
     at_most = STEP_NAMES.index(wanted)
     equal = [r for r in ladder(frames, [wanted]) if STEP_NAMES.index(r.name) <= at_most][-1]
     if equal.name == "full" != wanted:
@@ -150,33 +191,37 @@ def rungs_left(rungs: Sequence[Rung], chosen: Rung) -> list[Rung]:
     return [rung for rung in quantized if rung.quantize == chosen.quantize]
 
 
-def plan_folder(
-    folder: Path, device: torch.device, dtype: torch.dtype, rungs: Sequence[Rung]
+def plan_loading(
+    prospect: Prospect[Loaded], device: torch.device, rungs: Sequence[Rung]
 ) -> MemoryPlan:
     """Choose a rung before anything is loaded, from sizes of the files and the account.
 
     Raises:
         ValueError: not even the last of the rungs fits; with both numbers.
     """
-    config = VidLLMConfig.from_pretrained(folder)
-    weights = memory.stored_weights(folder, dtype)
     free = memory.free_bytes(str(device))
-    size = usual_size(config)
-    plan = plan_memory(config, weights, free, size, rungs[0].frames, dtype.itemsize, rungs)
+    whole_first = device.type == "cpu"
+    plan = plan_memory(prospect.account, prospect.weights, free, rungs, whole_first=whole_first)
     if not plan.fits:
         raise ValueError(
-            f"memory: expected room for {folder.name} on {device}, got none: {plan.words}; take a "
-            "smaller model or window_size, free memory, or name another device"
+            f"memory: expected room for {prospect.name} on {device}, got none: {plan.words}; take "
+            "a smaller model or window_size, free memory, or name another device"
         )
     return plan
 
 
 def choose_step(
-    model: VidLLM, device: torch.device, rungs: Sequence[Rung], full_frames: int, wanted: str
+    prospect: Prospect[Loaded],
+    model: Loaded,
+    device: torch.device,
+    rungs: Sequence[Rung],
+    full_frames: int,
+    wanted: str,
 ) -> MemoryChoice:
-    """Measure the loaded network and choose the largest rung that fits.
+    """Measure what was loaded and choose the largest rung that fits.
 
     Args:
+        prospect: says how.
         model: loaded, quantised as the rungs say.
         device: where it is.
         rungs: to choose from, the largest first; one where it is fixed by hand.
@@ -189,43 +234,43 @@ def choose_step(
     if wanted != AUTO:
         words = f"{rungs[0].words}, fixed by memory_step"
         return MemoryChoice(rungs[0], full_frames, words, is_fixed=True)
-    size, width = usual_size(model.config), next(model.parameters()).element_size()
     free = memory.free_bytes(str(device))
-    guess = plan_memory(model.config, NOTHING, free, size, full_frames, width, rungs).rung
+    guess = plan_memory(prospect.account, NOTHING, free, rungs).rung
     begin = list(rungs).index(guess)
-    probe, took, failed = _measure(model, device, size, rungs[begin:])
+    probe, trial, failed = _measure(prospect, model, device, rungs[begin:])
     left = list(rungs[begin + failed :] if failed else rungs)
-    if took is None:
-        slack, measured = SLACK, f"not measured, as {probe.words} gave no window"
-    else:
-        slack = max(1.0, took / activation_bytes(model.config, size, probe, width))
-        measured = f"measured {took / 2**20:.0f} MiB with {probe.words}"
+    slack = _slack(trial.took, prospect.account.stage_bytes(probe))
+    measured = trial.words(probe)
     while left:
-        plan = plan_memory(model.config, NOTHING, free, size, full_frames, width, left, slack)
+        plan = plan_memory(prospect.account, NOTHING, free, left, slack)
         words = f"{plan.words} beside the weights, {measured}"
         if plan.needed_bytes < TIGHT * free:
             return MemoryChoice(plan.rung, full_frames, words)
         try:
-            tried = run_window(model, device, size, plan.rung)
+            tried = run_window(prospect, model, device, plan.rung)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         else:
-            words += ", and tried" if tried is not None else ""
+            words += "" if tried.refused else ", and tried"
             return MemoryChoice(plan.rung, full_frames, words)
         free_memory()
         left = left[left.index(plan.rung) + 1 :]
     raise _no_room(rungs[-1])
 
 
+def _slack(took: Mapping[str, int], reckoned: Mapping[str, float]) -> dict[str, float]:
+    """Return how many times a stage took what was reckoned, never below 1."""
+    return {stage: max(1.0, took[stage] / reckoned[stage]) for stage in reckoned if stage in took}
+
+
 def _measure(
-    model: VidLLM, device: torch.device, size: tuple[int, int], rungs: Sequence[Rung]
-) -> tuple[Rung, int | None, int]:
+    prospect: Prospect[Loaded], model: Loaded, device: torch.device, rungs: Sequence[Rung]
+) -> tuple[Rung, Trial, int]:
     """Run a small window of the first rung, or of the next that is smaller where memory ends.
 
     Returns:
-        the window that was run; bytes it took, None if it was refused; how many of the rungs are
-        too much.
+        the window that was run; what it took; how many of the rungs are too much.
 
     Raises:
         MemoryError: not even the last rung could be run.
@@ -237,7 +282,7 @@ def _measure(
             continue
         tried.append(probe)
         try:
-            return probe, run_window(model, device, size, probe), index
+            return probe, run_window(prospect, model, device, probe), index
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -252,35 +297,23 @@ def _no_room(last: Rung) -> MemoryError:
     )
 
 
-def usual_size(config: VidLLMConfig) -> tuple[int, int]:
-    """Return (H, W) at the network of a 4:3 camera, px."""
-    patches = config.image_size // config.patch_size
-    height = round(0.75 * patches) if config.resize_mode == "width" else patches
-    return max(2, height) * config.patch_size, patches * config.patch_size
-
-
 def run_window(
-    model: VidLLM, device: torch.device, size: tuple[int, int], rung: Rung
-) -> int | None:
-    """Run a made-up window, detection included; return the bytes it took at most.
+    prospect: Prospect[Loaded], model: Loaded, device: torch.device, rung: Rung
+) -> Trial:
+    """Run a made-up window and say what each stage of it took; nothing of it is remembered.
 
-    None where the network refused the ramp, as it need not have a depth that can be used: how
-    much of the window was computed is not known then. Nothing of it is remembered afterwards.
+    The network may refuse the ramp, as it need not have a depth that can be used; how much of that
+    stage was computed is not known then.
     """
-    height, width = size
-    row, column = np.mgrid[0:height, 0:width]
-    ramp = ((row * 3 + column * 2) % 256).astype(np.uint8)
-    images = np.stack([np.roll(ramp, 4 * i, axis=1) for i in range(rung.frames)])
-    frames = Frames(
-        images=np.repeat(images[..., None], 3, axis=-1),
-        stamps_ns=tuple(range(1, rung.frames + 1)),
-        frame_id="probe_optical_frame",
-    )
-    try:
-        with MemoryMeter(device) as meter:
-            model.detect(model.reconstruct(frames, rung.shrink).scene)
-    except ValueError:
-        return None
-    finally:
-        model.eval()  # forgets frames and scenes
-    return meter.peak_bytes
+    frames = made_up_frames(prospect.size, rung.frames)
+    begun: list[str] = []
+    refused = ""
+    with MemoryMeter(device) as meter:
+        try:
+            for stage in prospect.rehearse(model, frames, rung.shrink):
+                meter.turn_to(stage)
+                begun.append(stage)
+        except ValueError as error:
+            refused = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            del begun[-1:]
+    return Trial({stage: meter.peaks[stage] for stage in begun}, refused)
