@@ -82,8 +82,8 @@ def test_anybodys_predictions_get_the_same_numbers(run, capsys):
     assert "none.json is not there" in capsys.readouterr().err
 
 
-def test_mistakes_are_one_sentence(tmp_path, capsys):
-    common = ["--model", str(tmp_path), "--out", str(tmp_path / "r.json")]
+def test_mistakes_are_one_sentence(tiny_checkpoint, tmp_path, capsys):
+    common = ["--model", str(tiny_checkpoint), "--out", str(tmp_path / "r.json")]
     for arguments, said in (
         (["scannet", *common], "benchmark: expected one of synthrooms"),
         (["synthrooms", *common, "--seeds", "5"], "expected A:B"),
@@ -99,3 +99,17 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
         shown = capsys.readouterr().err.strip()
         assert said in shown
         assert "\n" not in shown
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--model", "{}/none"], "model: expected a folder with a Vid-LLM checkpoint"),
+        (["--predictor", "no.such:thing"], "predictor: expected a module no.such to import"),
+    ],
+)
+def test_a_model_that_is_not_there_leaves_nothing_behind(wrong, said, tmp_path, capsys):
+    given = [word.format(tmp_path) for word in wrong]
+    assert evaluate.main(["synthrooms", *given, "--out", str(tmp_path / "r.json")]) == 1
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

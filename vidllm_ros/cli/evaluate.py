@@ -81,6 +81,7 @@ def evaluate(
     """Put a model through a benchmark; stopped, the same command goes on where it was."""
     chosen, data, split = open_benchmark(benchmark, data, split, seeds, frames, out)
     shard = find_shard()
+    require_model(model, predictor)  # before the cases: SynthRooms' leave files behind
     cases = chosen.load(data, split)
     if scenes:
         cases = cases.first(scenes)
@@ -160,18 +161,34 @@ def wait_for_all() -> None:
     PartialState().wait_for_everyone()
 
 
-def open_predictor(
-    model: Path | None, predictor: str, device: str
-) -> tuple[Predictor, VidLLM | None]:
-    """Return what is measured, and the network where it is one of this project.
+def require_model(model: Path | None, predictor: str) -> None:
+    """Refuse what cannot be measured, without loading it.
 
     Raises:
-        ValueError: neither or both are given.
+        ValueError: neither or both are given, or a folder is damaged.
+        FileNotFoundError: the folder holds no model.
+        ImportError: there is no such module or factory.
     """
-    from vidllm_ros.evaluation.predictor import load_predictor
+    from vidllm_ros.evaluation.predictor import find_factory
+    from vidllm_ros.network.checkpoint import check_folder
+    from vidllm_ros.network.concat_manifest import has_manifest, read_manifest
 
     if (model is None) == (not predictor):
         raise ValueError("--model: expected either --model or --predictor; give one of them")
+    if model is None:
+        find_factory(predictor)
+    elif has_manifest(model):
+        read_manifest(model)
+    else:
+        check_folder(model)
+
+
+def open_predictor(
+    model: Path | None, predictor: str, device: str
+) -> tuple[Predictor, VidLLM | None]:
+    """Return what is measured, and the network where it is one of this project; one is given."""
+    from vidllm_ros.evaluation.predictor import load_predictor
+
     if model is None:
         return load_predictor(predictor), None
     from vidllm_ros.evaluation.predictor_vidllm import VidLLMPredictor

@@ -15,7 +15,7 @@ Next: predictor_vidllm.py, this project's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -121,18 +121,35 @@ def load_predictor(name: str) -> Predictor:
         ValueError: the name is not of that form, or what it makes has no `see`.
         ImportError: there is no such module or factory.
     """
-    module, colon, factory = name.partition(":")
-    if not colon or not module or not factory:
-        raise ValueError(f"predictor: expected module:factory, got {name!r}")
-    made = getattr(import_module(module), factory, None)
-    if made is None:
-        raise ImportError(f"predictor: expected {factory!r} in {module}, got none; check its name")
-    predictor: Predictor = made()
+    predictor: Predictor = find_factory(name)()
     if not callable(getattr(predictor, "see", None)):
         raise ValueError(
             f"predictor: expected {name} to make something with see(), got {predictor!r}"
         )
     return predictor
+
+
+def find_factory(name: str) -> Callable[[], Any]:
+    """Import `module:factory`.
+
+    Raises:
+        ValueError: the name is not of that form.
+        ImportError: there is no such module or factory.
+    """
+    module, colon, factory = name.partition(":")
+    if not colon or not module or not factory:
+        raise ValueError(f"predictor: expected module:factory, got {name!r}")
+    try:
+        found = import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"predictor: expected a module {module} to import, got: {error}; install it, or run "
+            "from its folder with PYTHONPATH=."
+        ) from error
+    made: Callable[[], Any] | None = getattr(found, factory, None)
+    if made is None:
+        raise ImportError(f"predictor: expected {factory!r} in {module}, got none; check its name")
+    return made
 
 
 def require_ability(predictor: Predictor, ability: str) -> Any:
