@@ -13,6 +13,7 @@ import pytest
 from vidllm_ros.cli import doctor, doctor_camera, doctor_machine
 from vidllm_ros.cli.doctor_camera import check_camera, judge
 from vidllm_ros.cli.doctor_findings import Finding, Level
+from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
 from vidllm_ros.streaming import loading
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -153,6 +154,46 @@ def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.Monkey
     finding = doctor_machine.check_memory(tmp_path, "cpu")
     assert finding.level is Level.WARN
     assert "window_size" not in finding.fix  # it does not enter the estimate
+
+
+@pytest.fixture
+def public_models(public_parts: Path, tmp_path: Path) -> Path:
+    places = (PartPlace(str(public_parts / name)) for name in ("vggt", "vlm", "depth"))
+    write_manifest(tmp_path / "joined", Manifest("vggt_vlm", *places))
+    return tmp_path / "joined"
+
+
+def test_public_models_in_a_row_are_looked_at_as_such(
+    public_models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.main(["--model", str(public_models), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "VGGT+vlm (scaled), backend vggt_vlm, 3 parts are there" in out
+    assert "memory: 32 frames: needs " in out
+    assert "fail" not in out
+
+
+@pytest.mark.parametrize(
+    ("mib", "level", "words"),
+    [(23, "warn", "frames: needs"), (4, "fail", "images at 50%: needs")],
+)
+def test_public_models_that_do_not_fit(
+    mib: int, level: str, words: str, public_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidllm_ros.network.memory.free_bytes", lambda _: mib * 2**20)
+    finding = next(iter(doctor_machine.check_concatenation(public_models, "cpu")))
+    assert (finding.what, finding.level.value) == ("memory", level)
+    assert words in finding.words
+
+
+def test_a_public_model_that_is_not_there_is_named(
+    public_models: Path, public_parts: Path
+) -> None:
+    places = (PartPlace(str(public_parts / name)) for name in ("vggt", "none", "depth"))
+    write_manifest(public_models, Manifest("vggt_vlm", *places))
+    (finding,) = doctor_machine.check_concatenation(public_models, "cpu")
+    assert finding.level is Level.FAIL
+    assert finding.words.startswith("language: expected a file, a folder or a hub id")
 
 
 def test_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from vidllm_ros.streaming.loading import (
 )
 
 _IMPORT_S = 60.0
+FRAMES = 32  # of the node's window
 _CV_BRIDGE = """
 import numpy as np
 from cv_bridge import CvBridge
@@ -40,6 +41,8 @@ def check_machine(model: Path | None, device: str) -> Iterator[Finding]:
         model: folder of weights; None is the bundled one.
         device: as the commands take it.
     """
+    from vidllm_ros.network.concat_manifest import has_manifest
+
     yield check_torch()
     try:
         where = str(choose_device(device))
@@ -52,8 +55,11 @@ def check_machine(model: Path | None, device: str) -> Iterator[Finding]:
     except LoadingError as error:
         yield fail("weights", one_sentence(error), "check out models/ again, or copy it whole")
     else:
-        yield check_memory(folder, where)
-        yield check_weights(folder)
+        if has_manifest(folder):
+            yield from check_concatenation(folder, where)
+        else:
+            yield check_memory(folder, where)
+            yield check_weights(folder)
     yield check_numpy()
     yield check_ros()
 
@@ -109,6 +115,39 @@ def check_weights(folder: Path) -> Finding:
     threshold = network.config.grounding_threshold
     words = f"{folder}: {count / 1e6:.1f} M parameters, boxes from score {threshold:g}"
     return ok("weights", words)
+
+
+def check_concatenation(folder: Path, device: str) -> Iterator[Finding]:
+    """Look at public models in a row: whether each part is there and whole, and what they need."""
+    import torch
+
+    from vidllm_ros.network.concat_account import look_at_concatenation
+    from vidllm_ros.network.concat_manifest import read_manifest
+    from vidllm_ros.network.concat_metric_depth import look_at_metric_depth
+    from vidllm_ros.network.concatenation import locate_parts
+    from vidllm_ros.network.memory import free_bytes
+    from vidllm_ros.network.memory_plan import ladder, plan_memory
+
+    try:
+        manifest = read_manifest(folder)
+        dtype = choose_precision("auto", torch.device(device))
+        account, weights = look_at_concatenation(folder, dtype)
+        if manifest.scale != "none":
+            look_at_metric_depth(locate_parts(folder, manifest)["metric_depth"])
+    except (OSError, ValueError, RuntimeError) as error:
+        fix = "copy the part again, or name another with `vidllm concatenate`"
+        yield fail("weights", one_sentence(error), fix)
+        return
+    plan = plan_memory(account, weights, free_bytes(device), ladder(FRAMES, ()))
+    words = f"{plan.words} on {device}"
+    if not plan.fits:
+        yield fail("memory", words, "take smaller parts or another device")
+    elif plan.rung.frames < FRAMES:
+        yield warn("memory", f"{words}: not the whole window", "free memory, or a smaller part")
+    else:
+        yield ok("memory", words)
+    parts = f"{len(manifest.parts())} parts are there, looked at and not loaded"
+    yield ok("weights", f"{folder}: {manifest.title}, backend {manifest.backend}, {parts}")
 
 
 def check_numpy() -> Finding:
