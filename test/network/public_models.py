@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small seeded models of every public family, saved in the public layouts, and their conversion.
+"""The small public models of tiny_public.py in the layouts the converter reads, and converting.
 
 Fixtures of the conversion's tests; conftest.py hands them on.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,25 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_public import seeded
-from torch import Tensor, nn
+from tiny_public import (
+    DIM,
+    SENTENCES,
+    WIDTH,
+    clip_model,
+    llama_config,
+    position_head,
+    seeded,
+    write_vggt,
+)
+from torch import Tensor
 from transformers import (
-    CLIPVisionConfig,
-    CLIPVisionModel,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
-    LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
 
 from vidllm_ros.network.checkpoint import load_vidllm
-from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.convert import reconstruction_shapes
 from vidllm_ros.network.convert_hub import Located
 from vidllm_ros.network.convert_plan import Choices, Plan, build_plan
 from vidllm_ros.network.convert_sources import Source, open_source
@@ -36,16 +39,7 @@ from vidllm_ros.network.convert_write import Supply, write_checkpoint
 from vidllm_ros.network.text_packing import build_tokenizer
 from vidllm_ros.network.vidllm import VidLLM
 
-_spec = importlib.util.spec_from_file_location(
-    "vggt_names", Path(__file__).with_name("test_convert.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-names = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(names)
-
-WIDTH, HEADS, WORDS, DIM = 32, 4, 320, 48
-SENTENCES = ("the red chair stands beside the table", "how many windows are there?")
+HEADS = 4
 
 
 @pytest.fixture(scope="module")
@@ -53,34 +47,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("public")
 
 
-def vggt_config() -> VidLLMConfig:
-    return VidLLMConfig(
-        encoder={
-            "hidden_size": WIDTH,
-            "num_attention_heads": HEADS,
-            "num_hidden_layers": 4,
-            "image_size": 56,
-        },
-        encoder_layers=(0, 1, 2, 3),
-        image_size=56,
-        aggregator_heads=HEADS,
-        adapter_heads=HEADS,
-        camera_heads=HEADS,
-        dense_features=16,
-        dense_channels=(8, 12, 16, 16),
-    )
-
-
 @pytest.fixture(scope="module")
 def vggt(home: Path) -> Path:
-    _, theirs = names.vggt_like(reconstruction_shapes(vggt_config()))
-    theirs = {n: t / max(1, t[0].numel()) ** 0.5 for n, t in theirs.items()}
-    theirs["track_head.tracker.weight"] = torch.ones(2, 3)
-    folder = home / "vggt"
-    folder.mkdir()
-    save_file({n: t.contiguous().clone() for n, t in theirs.items()}, folder / "model.safetensors")
-    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# VGGT\n")
-    return folder
+    write_vggt(home / "vggt")
+    return home / "vggt"
 
 
 def dinov2_model() -> Dinov2WithRegistersModel:
@@ -93,29 +63,6 @@ def dinov2_model() -> Dinov2WithRegistersModel:
         num_register_tokens=4,
     )
     return seeded(Dinov2WithRegistersModel(config), 2)
-
-
-def clip_model() -> CLIPVisionModel:
-    config = CLIPVisionConfig(
-        hidden_size=WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=HEADS,
-        image_size=28,
-        patch_size=14,
-    )
-    return seeded(CLIPVisionModel(config), 3)
-
-
-def llama_config(vocabulary: int = WORDS) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=DIM,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=1024,
-    )
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -170,13 +117,6 @@ def llava_original(home: Path, llava_hf: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(original_config()))
     save_tokenizer(folder)
     return folder
-
-
-def position_head(width: int, seed: int) -> nn.Sequential:
-    head = nn.Sequential(
-        nn.Linear(3, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width)
-    )
-    return seeded(head, seed)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from public_models import WIDTH, convert, dinov2_model, images, position_head, vggt_config
+from public_models import convert, dinov2_model, images
 from safetensors.torch import load_file, save_file
+from tiny_public import WIDTH, position_head, vggt_config
 from torch import nn
 from transformers import (
     LlavaForConditionalGeneration,

@@ -8,18 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from public_models import (
-    DIM,
-    WIDTH,
-    clip_model,
-    convert,
-    dinov2_model,
-    llama_config,
-    save_tokenizer,
-    seeded,
-)
+from public_models import convert, dinov2_model, save_tokenizer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_public import DIM, WIDTH, clip_model, llama_config, seeded
 from transformers import (
     CLIPVisionModel,
     LlamaForCausalLM,

@@ -143,9 +143,9 @@ def clip_model() -> CLIPVisionModel:
     return seeded(CLIPVisionModel(config), 3)
 
 
-def llama_model() -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=WORDS,
+def llama_config(vocabulary: int = WORDS) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocabulary,
         hidden_size=DIM,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -155,7 +155,10 @@ def llama_model() -> LlamaForCausalLM:
         eos_token_id=2,
         pad_token_id=0,
     )
-    return seeded(LlamaForCausalLM(config), 4)
+
+
+def llama_model() -> LlamaForCausalLM:
+    return seeded(LlamaForCausalLM(llama_config()), 4)
 
 
 def position_head(width: int, seed: int) -> nn.Sequential:
