@@ -11,9 +11,9 @@ from vidllm_ros.network.acceleration import (
     _repeated,
     accelerate,
     attention_order,
-    can_quantize,
     measured_ceilings,
     probe_attention,
+    why_not_quantize,
 )
 
 CPU = torch.device("cpu")
@@ -69,9 +69,16 @@ def test_quantising_needs_its_library_a_known_kind_and_for_int4_a_gpu(build_tiny
         Acceleration(quantize="int3")
     with pytest.raises(ImportError, match="expected a GPU for int4, got cpu; take int8"):
         accelerate(build_tiny(), Acceleration(quantize="int4"))
+    cuda = torch.device("cuda")
+    assert why_not_quantize("int4", cuda, torch.float16).startswith(
+        "expected bfloat16 for int4, got torch.float16; set precision"
+    )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert not why_not_quantize("int4", cuda, torch.bfloat16)
+    assert not why_not_quantize("int8", CPU, torch.float32)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert not can_quantize("int8", CPU)
-    assert not can_quantize("int4", torch.device("cuda"))
+    assert "pip install torchao" in why_not_quantize("int8", CPU)
+    assert "pip install torchao" in why_not_quantize("int4", cuda)
     with pytest.raises(ImportError, match="pip install torchao"):
         accelerate(build_tiny(), Acceleration(quantize="int8"))
 

@@ -34,7 +34,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def without_torchao(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "expected torchao, found none; pip install torchao"
-    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda kind, device: reason)
+    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: reason)
 
 
 @pytest.fixture

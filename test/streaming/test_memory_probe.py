@@ -28,7 +28,7 @@ def took(mib: float) -> Trial:
 
 @pytest.fixture(autouse=True)
 def without_torchao(monkeypatch):
-    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda kind, device: NONE)
+    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: NONE)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_step_fixed_by_hand_never_computes_more_than_was_asked_for():
 
 
 def test_once_loaded_only_frames_and_images_are_left_to_give_up(monkeypatch):
-    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda kind, device: "")
+    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "")
     rungs = usable_rungs(32, "auto", torch.device("cuda"))
     names = [rung.name for rung in rungs_left(rungs, rungs[1])]
     assert names == ["int8", "half_frames", "quarter_frames", "images_75", "images_50"]

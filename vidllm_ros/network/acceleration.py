@@ -93,17 +93,22 @@ def _repeated(model: VidLLM) -> list[nn.Module]:
     return [*blocks, *decoders, *(decoder.finish for decoder in decoders)]
 
 
-def can_quantize(kind: str, device: torch.device) -> bool:
-    """Say whether torchao is installed and has a kernel here: int4 runs on a GPU alone."""
-    return not why_not_quantize(kind, device)
+def why_not_quantize(kind: str, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> str:
+    """Say what layers cannot be quantised for here and what to do; empty where they can.
 
+    int4 has a kernel on a GPU and for bfloat16 alone. Source: torchao 0.18.
 
-def why_not_quantize(kind: str, device: torch.device) -> str:
-    """Say what layers cannot be quantised for here and what to do; empty where they can."""
+    Args:
+        kind: "int8" or "int4".
+        device: where they will run.
+        dtype: of their weights.
+    """
     if kind == "int4" and device.type != "cuda":
         return (
             f"expected a GPU for int4, got {device.type}; take int8, or leave weights as they are"
         )
+    if kind == "int4" and dtype is not torch.bfloat16:
+        return f"expected bfloat16 for int4, got {dtype}; set precision to bfloat16, or take int8"
     if importlib.util.find_spec("torchao") is None:
         return f"expected torchao for {kind}, found none; pip install torchao, or choose none"
     return ""
@@ -125,7 +130,7 @@ def quantize_layers(words: nn.Module, kind: str, device: torch.device) -> None:
     Raises:
         ImportError: torchao is not installed, or cannot do it on this device.
     """
-    reason = why_not_quantize(kind, device)
+    reason = why_not_quantize(kind, device, next(words.parameters()).dtype)
     if reason:
         raise ImportError(f"quantize: {reason}")
     torchao: Any = importlib.import_module("torchao.quantization")

@@ -124,7 +124,7 @@ def load_backend(
             check_memory(folder, where, dtype)
             backend, memory = _LOADERS[wanted](folder, where, dtype), None
         notes = licence_notes(folder, wanted)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # the last: a broken torchao
         raise LoadingError(str(error)) from error
     except (RuntimeError, MemoryError) as error:  # torch says out of memory as RuntimeError
         raise LoadingError(f"model: {folder} cannot be loaded on {where}: {error}") from error
@@ -145,7 +145,7 @@ def _load_fitting(
     from vidllm_ros.streaming import memory_probe, memory_prospect
 
     transformers_logging.disable_progress_bar()  # a log has lines, not bars
-    rungs = memory_probe.usable_rungs(fit.frames, fit.step, device)
+    rungs = memory_probe.usable_rungs(fit.frames, fit.step, device, dtype)
     look: Callable[..., memory_prospect.Prospect[Any]] = memory_prospect.vidllm_prospect
     if name in CONCATENATIONS:
         look = memory_prospect.concatenation_prospect

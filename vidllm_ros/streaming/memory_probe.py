@@ -153,7 +153,9 @@ class MemoryMeter:
             self._note()
 
 
-def usable_rungs(frames: int, wanted: str, device: torch.device) -> list[Rung]:
+def usable_rungs(
+    frames: int, wanted: str, device: torch.device, dtype: torch.dtype = torch.bfloat16
+) -> list[Rung]:
     """Return the rungs to choose from: those that can be had here, or the one fixed by hand.
 
     Where the window is so small that the ladder has no step of that name, the one it is equal to
@@ -163,16 +165,19 @@ def usable_rungs(frames: int, wanted: str, device: torch.device) -> list[Rung]:
         frames: of a full window.
         wanted: `AUTO` or one of `STEP_NAMES`.
         device: where the network will run.
+        dtype: of its weights.
 
     Raises:
         ValueError: there is no such step, it cannot be had here, or it gives up nothing.
     """
     if wanted not in (AUTO, *STEP_NAMES):
         raise ValueError(f"memory_step: expected {AUTO} or one of {STEP_NAMES}, got {wanted!r}")
-    if wanted in KINDS and (reason := why_not_quantize(wanted, device)):
+    if wanted in KINDS and (reason := why_not_quantize(wanted, device, dtype)):
         raise ValueError(f"memory_step: {reason}")
     if wanted == AUTO:
-        return ladder(frames, [kind for kind in KINDS if not why_not_quantize(kind, device)])
+        return ladder(
+            frames, [kind for kind in KINDS if not why_not_quantize(kind, device, dtype)]
+        )
     at_most = STEP_NAMES.index(wanted)
     equal = [r for r in ladder(frames, [wanted]) if STEP_NAMES.index(r.name) <= at_most][-1]
     if equal.name == "full" != wanted:
