@@ -94,6 +94,23 @@ def _qwen(vision: dict[str, Any]) -> Callable[[PreTrainedTokenizerFast], dict[st
     return config
 
 
+def _qwen3(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 4,
+        "patch_size": 14,
+        "out_hidden_size": DIM,
+        "deepstack_visual_indexes": [0],
+        "num_position_embeddings": 16,
+    }
+    fields = _qwen(vision)(tokenizer)
+    fields["text_config"]["rope_parameters"]["mrope_interleaved"] = True
+    fields["text_config"]["head_dim"] = 12
+    return fields
+
+
 QWEN_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
@@ -142,6 +159,13 @@ FAMILIES = {
             },
         ),
         QWEN_TOKENS,
+    ),
+    "qwen3_vl": Family(
+        QWEN_IMAGE,
+        _qwen_processor("Qwen3VLProcessor"),
+        _qwen3,
+        QWEN_TOKENS,
+        videos={"video_processor_type": "Qwen3VLVideoProcessor"},
     ),
     "llava_onevision": Family(
         "<image>",
