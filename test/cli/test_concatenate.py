@@ -94,6 +94,22 @@ def test_a_hub_id_is_fetched_once_and_kept_by_path(
     assert part.locate(out, "geometry") == (public_parts / "vggt").resolve()
 
 
+def test_a_model_that_reads_little_is_shown_fewer_frames(
+    public_parts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vidllm_ros.network.concat_vlm.context_tokens", lambda config: 2600)
+    vlm = ("--vlm", str(public_parts / "vlm"), "--scale", "none")
+    assert made(public_parts, tmp_path / "few", *vlm) == 0
+    assert "has room for 3 frames of 42x56 px, not for 8: 3 are written" in capsys.readouterr().err
+    assert read_manifest(tmp_path / "few").frames == 3
+    assert made(public_parts, tmp_path / "many", *vlm, "--frames", "5") == 1
+    assert "--frames: expected a number the model has room for" in capsys.readouterr().err
+    assert not (tmp_path / "many").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,17 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vidllm_ros.geometry.transforms import invert_transform
 from vidllm_ros.network import concat_words as words
-from vidllm_ros.network.concat_vlm import SeenScene, VlmTalker, chat, load_vlm
+from vidllm_ros.network.concat_vlm import (
+    WORDS_ROOM,
+    SeenScene,
+    VlmTalker,
+    chat,
+    context_tokens,
+    load_vlm,
+    look_at_vlm,
+    most_frames,
+    prompt_tokens,
+)
 from vidllm_ros.structures import GroundedBox, Reconstruction, SceneContext
 
 COUNT = 5
@@ -162,6 +173,26 @@ def test_description_names_the_box_in_the_room(
     center = T[:3, :3] @ box.center + T[:3, 3]
     assert ", ".join(f"{round(v, 2) + 0.0:.2f}" for v in center) in asked[0]
     assert (told.text, told.boxes) == ("a lamp", (box,))
+
+
+def test_a_prompt_longer_than_the_model_reads_is_refused(
+    talker: VlmTalker, public_parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = talker.look(window())
+    text = talker.model.config.get_text_config(decoder=True)
+    assert context_tokens(talker.model.config) == 8192
+    monkeypatch.setattr(text, "max_position_embeddings", 1000)
+    with pytest.raises(ValueError, match=r"^frames: .*996 tokens, got \d+ with 3 images; set"):
+        talker.answer(seen, "What colour?", most=4)
+    one = replace(seen, images=seen.images[:1], told=seen.told[:1])
+    assert talker.answer(one, "What colour?", most=4).confidence > 0
+
+
+def test_frames_a_model_has_room_for_are_counted(public_parts: Path) -> None:
+    most = most_frames(public_parts / "vlm", (42, 56))
+    assert most is not None
+    each = prompt_tokens(look_at_vlm(public_parts / "vlm"), (42, 56))
+    assert most == (8192 - WORDS_ROOM) // each > 8
 
 
 def test_folders_that_cannot_chat_are_refused(public_parts: Path, tmp_path: Path) -> None:

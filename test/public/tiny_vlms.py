@@ -33,7 +33,7 @@ TEXT: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
+    "max_position_embeddings": 8192,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,6 +103,7 @@ def concatenate(
         labels=tuple(label or ()),
     )
     look_at_parts(manifest, out)
+    manifest = fit_frames(manifest, out)
     note(f"written: {write_manifest(out, manifest)}")
     write_atomically(out / CARD, card_text(out, manifest, typed()).encode())
     for line in manifest.licence_lines(out):
@@ -151,6 +153,33 @@ def look_at_parts(manifest: Manifest, home: Path) -> None:
     else:
         look_at_vlm(found["language"])
         weight_files(found["language"])
+
+
+def fit_frames(manifest: Manifest, home: Path) -> Manifest:
+    """Write down fewer frames where a vision-language model has no room for its usual number.
+
+    Raises:
+        ValueError: it has no room for the number that was asked for, or for any.
+    """
+    from vidllm_ros.network.concat_geometry import look_at_vggt, usual_size
+    from vidllm_ros.network.concat_vlm import most_frames
+    from vidllm_ros.network.concatenation import frames_shown, locate_parts
+
+    if manifest.backend != "vggt_vlm":
+        return manifest  # LLaVA-3D's tokens are capped
+    found = locate_parts(home, manifest)
+    size = usual_size(look_at_vggt(found["geometry"])[1])
+    most, wanted = most_frames(found["language"], size), frames_shown(manifest)
+    if most is None or wanted <= most:
+        return manifest
+    said = f"{manifest.language.where} has room for {most} frames of {size[0]}x{size[1]} px"
+    if manifest.frames or most < 1:
+        raise ValueError(
+            f"--frames: expected a number the model has room for, got {wanted}, and {said}; take "
+            "fewer, or a model that reads more"
+        )
+    note(f"frames: {said}, not for {wanted}: {most} are written down")
+    return replace(manifest, frames=most)
 
 
 def card_text(out: Path, manifest: Manifest, command: str) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from vidllm_ros.network.account import Account, Workload
-from vidllm_ros.network.concat_geometry import look_at_vggt
+from vidllm_ros.network.concat_geometry import look_at_vggt, usual_size
 from vidllm_ros.network.concat_llava3d_files import look_at_llava3d
 from vidllm_ros.network.concat_manifest import Manifest, read_manifest
 from vidllm_ros.network.concat_vlm import look_at_vlm, prompt_tokens, vlm_without_memory
@@ -78,12 +78,8 @@ class ConcatenationAccount:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) at VGGT of a 4:3 camera, width first as VGGT's loader has it, px."""
-        patch, width = (
-            self.geometry.patch_size,
-            self.geometry.image_size // self.geometry.patch_size,
-        )
-        return max(2, round(0.75 * width)) * patch, width * patch
+        """(H, W) at VGGT of a 4:3 camera, px."""
+        return usual_size(self.geometry)
 
     def stage_bytes(self, rung: Rung) -> dict[str, float]:
         """See `WindowAccount` in memory_plan.py."""

@@ -175,6 +175,12 @@ def look_at_vggt(path: Path) -> tuple[TensorFiles, VidLLMConfig, KeyReport]:
     return files, config, report
 
 
+def usual_size(config: VidLLMConfig) -> tuple[int, int]:
+    """Return (H, W) at VGGT of a 4:3 camera, width first as its loader has it, px."""
+    patch, width = config.patch_size, config.image_size // config.patch_size
+    return max(2, round(0.75 * width)) * patch, width * patch
+
+
 @dataclass(frozen=True)
 class MetricSample:
     """Metric depth of some frames: which, and (F, H, W), m."""

@@ -33,6 +33,7 @@ from vidllm_ros.structures import Answer, GroundedBox, Reconstruction, SceneCont
 
 GRID = (3, 4)  # points of an image that are told, rows and columns
 BOX_TOKENS, CHOICE_TOKENS, PICK_TOKENS = 128, 8, 48
+WORDS_ROOM = 512  # tokens of a prompt beside its images: question, given boxes, answer
 _ROOM_STEP = 14  # px between the points a room is put around
 
 
@@ -155,7 +156,8 @@ class VlmTalker:
         for name, value in asked.items():
             if value.is_floating_point():
                 asked[name] = value.to(self.model.dtype)
-        length = asked["input_ids"].shape[1]
+        length = int(asked["input_ids"].shape[1])
+        self._require_room(length, most, len(scene.images))
         said = self.model.generate(
             **asked,
             max_new_tokens=most,
@@ -172,6 +174,21 @@ class VlmTalker:
         confidence = float(np.exp(np.mean(each))) if each else 0.0
         text = str(self.processor.decode(ids, skip_special_tokens=True)).strip()
         return text, confidence
+
+    def _require_room(self, length: int, most: int, images: int) -> None:
+        """Refuse a prompt behind whose end the model was never trained.
+
+        Raises:
+            ValueError: prompt and answer are longer than what the model reads.
+        """
+        context = context_tokens(self.model.config)
+        if context is not None and length + most > context:
+            fewer = max(1, (context - WORDS_ROOM) * images // length)
+            raise ValueError(
+                f"frames: expected a prompt of at most {context - most} tokens, got {length} with "
+                f"{images} images; set frames to {fewer} in concatenation.json, ask for less, or "
+                "take a model that reads more"
+            )
 
 
 def chat(scene: SeenScene, request: str) -> list[dict[str, Any]]:
@@ -269,6 +286,25 @@ def prompt_tokens(processor: Any, size: tuple[int, int]) -> int:
         return_dict=True, return_tensors="pt",
     )  # fmt: skip
     return int(asked["input_ids"].shape[1])
+
+
+def context_tokens(config: Any) -> int | None:
+    """Return how many tokens a model reads, by its config; None where that names no end."""
+    most = config.get_text_config(decoder=True).to_dict().get("max_position_embeddings")
+    return None if most is None else int(most)
+
+
+def most_frames(path: Path, size: tuple[int, int]) -> int | None:
+    """Return how many frames of (H, W) a model's prompt has room for; None where it names no end.
+
+    Raises:
+        ValueError: as `load_vlm`.
+    """
+    processor = look_at_vlm(path)
+    context = context_tokens(AutoConfig.from_pretrained(path, local_files_only=True))
+    if context is None:
+        return None
+    return max(0, context - WORDS_ROOM) // prompt_tokens(processor, size)
 
 
 def look_at_vlm(path: Path) -> Any:
