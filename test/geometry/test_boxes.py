@@ -13,6 +13,7 @@ from vidllm_ros.geometry.boxes import (
     oriented_iou,
     points_in_box,
     transform_box,
+    transform_boxes,
 )
 from vidllm_ros.geometry.transforms import make_transform, transform_points
 from vidllm_ros.structures import GroundedBox
@@ -134,6 +135,20 @@ def test_transformed_box_has_the_transformed_corners(scale):
     np.testing.assert_allclose(corners_of(moved), transform_points(T, corners_of(box)), atol=1e-9)
     assert (moved.label, moved.score) == (box.label, box.score)
     assert moved.quat_xyzw[3] >= 0
+
+
+def test_boxes_move_together_as_they_move_alone():
+    rng = np.random.default_rng(6)
+    boxes = [random_box(rng) for _ in range(5)]
+    T = make_transform(1.5 * Rotation.random(random_state=7).as_matrix(), [3.0, 2.0, 1.0])
+    for box, moved in zip(boxes, transform_boxes(T, boxes), strict=True):
+        alone = Rotation.from_matrix(T[:3, :3] / 1.5) * Rotation.from_quat(box.quat_xyzw)
+        np.testing.assert_allclose(moved.center, transform_points(T, box.center))
+        np.testing.assert_allclose(moved.size, 1.5 * np.asarray(box.size))
+        turned = Rotation.from_quat(moved.quat_xyzw)
+        np.testing.assert_allclose(turned.as_matrix(), alone.as_matrix(), atol=1e-12)
+        assert (moved.label, moved.score) == (box.label, box.score)
+    assert transform_boxes(T, []) == []
 
 
 def test_mirror_is_refused():

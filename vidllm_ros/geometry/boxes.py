@@ -8,6 +8,7 @@ Next: box_overlap.py, the same for many pairs at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -67,17 +68,29 @@ def aabb_iou(bounds_a: ArrayLike, bounds_b: ArrayLike) -> Float64:
 
 def transform_box(T: ArrayLike, box: GroundedBox) -> GroundedBox:
     """Move a box by a rigid transform or similarity (4, 4); a similarity scales its edges too."""
+    return transform_boxes(T, [box])[0]
+
+
+def transform_boxes(T: ArrayLike, boxes: Sequence[GroundedBox]) -> list[GroundedBox]:
+    """Move boxes by one rigid transform or similarity (4, 4); a similarity scales their edges.
+
+    Raises:
+        ValueError: it mirrors, or has no scale.
+    """
     transform = np.asarray(T, float)
     scale = float(np.cbrt(np.linalg.det(transform[:3, :3])))
     if not scale > 0:
         raise ValueError(f"T: expected a rotation times a positive scale, got {transform[:3, :3]}")
-    R = nearest_rotation(transform[:3, :3]) @ matrix_from_quat_xyzw(box.quat_xyzw)
-    return replace(
-        box,
-        center=transform_points(transform, box.center),
-        size=np.asarray(box.size, float) * scale,
-        quat_xyzw=quat_xyzw_from_matrix(R),
-    )
+    if not boxes:
+        return []
+    quats = np.array([box.quat_xyzw for box in boxes], float)
+    R = nearest_rotation(transform[:3, :3]) @ matrix_from_quat_xyzw(quats)
+    centers = transform_points(transform, np.array([box.center for box in boxes], float))
+    moved = zip(boxes, centers, quat_xyzw_from_matrix(R), strict=True)
+    return [
+        replace(box, center=center, size=np.asarray(box.size, float) * scale, quat_xyzw=quat)
+        for box, center, quat in moved
+    ]
 
 
 def points_in_box(points: ArrayLike, box: GroundedBox) -> NDArray[np.bool_]:

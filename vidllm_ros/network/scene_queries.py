@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidllm_ros import prompts
-from vidllm_ros.geometry.boxes import aabb_iou, aabb_of, transform_box
+from vidllm_ros.geometry.boxes import aabb_iou, aabb_of, transform_box, transform_boxes
 from vidllm_ros.geometry.transforms import (
     invert_transform,
     matrix_from_quat_xyzw,
@@ -286,7 +286,7 @@ def _label_scores(
 def _batch(boxes: Sequence[GroundedBox], state: SceneState, device: torch.device) -> BoxBatch:
     """Bring boxes of the window's world into the scene's frame."""
     T_scene_world = invert_transform(state.T_world_scene)
-    inside = [transform_box(T_scene_world, box) for box in boxes]
+    inside = transform_boxes(T_scene_world, boxes)
 
     def stack(rows: list[Any]) -> Tensor:
         return torch.tensor(np.stack(rows), dtype=torch.float32, device=device)[None]
@@ -315,6 +315,7 @@ def _pick(
         value[0].double().cpu().numpy() for value in (last.center, last.size, last.rotation)
     )
     real = proposals.mask[0].cpu().numpy()
+    quats = quat_xyzw_from_matrix(rotations)
     kept: list[GroundedBox] = []
     bounds: list[NDArray[np.float64]] = []
     for index in np.argsort(-scores, kind="stable"):
@@ -327,10 +328,10 @@ def _pick(
             score=float(scores[index]),
             center=centers[index],
             size=sizes[index],
-            quat_xyzw=quat_xyzw_from_matrix(rotations[index]),
+            quat_xyzw=quats[index],
         )
         own = aabb_of(box)
         if not bounds or aabb_iou(own, np.stack(bounds)).max() <= MAX_OVERLAP:
-            kept.append(transform_box(state.T_world_scene, box))
+            kept.append(box)
             bounds.append(own)
-    return tuple(kept)
+    return tuple(transform_boxes(state.T_world_scene, kept))

@@ -244,12 +244,15 @@ def cloud_from_msg(msg: PointCloud2) -> PointCloud:
 # Rotations and transforms
 
 
-def quat_xyzw_of(R: ArrayLike) -> NDArray[np.float64]:
-    """Return the unit quaternion of a rotation (3, 3), x y z w, w >= 0."""
+def quats_xyzw_of(R: ArrayLike) -> NDArray[np.float64]:
+    """Return the unit quaternions of rotations (n, 3, 3), x y z w, w >= 0, (n, 4)."""
+    rotations = np.asarray(R, float)
     if tf_transformations is None:
-        return np.asarray(quat_xyzw_from_matrix(R))
-    quat = np.array(tf_transformations.quaternion_from_matrix(make_transform(R, np.zeros(3))))
-    return -quat if quat[3] < 0 else quat
+        return np.asarray(quat_xyzw_from_matrix(rotations))
+    transforms = [make_transform(rotation, np.zeros(3)) for rotation in rotations]
+    quats = np.array([tf_transformations.quaternion_from_matrix(T) for T in transforms])
+    quats = quats.reshape(-1, 4)
+    return np.where(quats[:, 3:] < 0, -quats, quats)
 
 
 class Tf2Tree:

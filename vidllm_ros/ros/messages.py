@@ -29,9 +29,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from vidllm_ros.geometry.transforms import make_transform, matrix_from_quat_xyzw
 from vidllm_ros.msg import GroundedObject, GroundedObjectArray
-from vidllm_ros.ros.conversions import (
-    quat_xyzw_of,
-)
+from vidllm_ros.ros.conversions import quats_xyzw_of
 from vidllm_ros.ros.stamps import header, ns_to_stamp, stamp_to_ns
 from vidllm_ros.structures import GroundedBox
 
@@ -39,17 +37,28 @@ _TEXT_HEIGHT_M = 0.12
 
 
 def _floats(values: ArrayLike) -> list[float]:
-    return [float(value) for value in np.asarray(values).ravel()]
+    floats: list[float] = np.asarray(values, float).ravel().tolist()
+    return floats
+
+
+def _pose(center: ArrayLike, quat_xyzw: ArrayLike) -> Pose:
+    x, y, z = _floats(center)
+    qx, qy, qz, qw = _floats(quat_xyzw)
+    return Pose(
+        position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw)
+    )  # fmt: skip
+
+
+def poses_from_matrices(T: ArrayLike) -> list[Pose]:
+    """Make the poses of b in a from T_a_b (n, 4, 4)."""
+    matrices = np.asarray(T, float).reshape(-1, 4, 4)
+    quats = quats_xyzw_of(matrices[:, :3, :3])
+    return [_pose(t, quat) for t, quat in zip(matrices[:, :3, 3], quats, strict=True)]
 
 
 def pose_from_matrix(T: ArrayLike) -> Pose:
     """Make the pose of b in a from T_a_b (4, 4)."""
-    matrix = np.asarray(T, float)
-    x, y, z = _floats(matrix[:3, 3])
-    qx, qy, qz, qw = _floats(quat_xyzw_of(matrix[:3, :3]))
-    return Pose(
-        position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw)
-    )  # fmt: skip
+    return poses_from_matrices(T)[0]
 
 
 def matrix_from_pose(pose: Pose) -> NDArray[np.float64]:
@@ -62,10 +71,9 @@ def pose_stamped(stamp_ns: int, frame: str, T: ArrayLike) -> PoseStamped:
     return PoseStamped(header=header(stamp_ns, frame), pose=pose_from_matrix(T))
 
 
-def pose_array(stamp_ns: int, frame: str, poses: Iterable[ArrayLike]) -> PoseArray:
-    return PoseArray(
-        header=header(stamp_ns, frame), poses=[pose_from_matrix(T) for T in poses]
-    )  # fmt: skip
+def pose_array(stamp_ns: int, frame: str, poses: ArrayLike) -> PoseArray:
+    """Poses from T_frame_b (n, 4, 4)."""
+    return PoseArray(header=header(stamp_ns, frame), poses=poses_from_matrices(poses))
 
 
 def path(stamp_ns: int, frame: str, poses: Sequence[PoseStamped]) -> Path:
@@ -84,14 +92,6 @@ def transform_stamped(
     )
 
 
-def _box_pose(box: GroundedBox) -> Pose:
-    x, y, z = _floats(box.center)
-    qx, qy, qz, qw = _floats(box.quat_xyzw)
-    return Pose(
-        position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw)
-    )  # fmt: skip
-
-
 def _vector(values: ArrayLike) -> Vector3:
     x, y, z = _floats(values)
     return Vector3(x=x, y=y, z=z)
@@ -102,7 +102,7 @@ def object_from_box(box: GroundedBox) -> GroundedObject:
         id=box.object_id,
         label=box.label,
         score=float(box.score),
-        pose=_box_pose(box),
+        pose=_pose(box.center, box.quat_xyzw),
         size=_vector(box.size),
         last_seen=ns_to_stamp(box.last_seen_ns),
     )
@@ -142,7 +142,7 @@ def object_markers(stamp_ns: int, frame: str, boxes: Sequence[GroundedBox]) -> M
         red, green, blue = colour_of(box.label)
         cube = Marker(
             header=head, ns="objects", id=index, type=Marker.CUBE, action=Marker.ADD,
-            pose=_box_pose(box), scale=_vector(np.maximum(box.size, 1e-3)),
+            pose=_pose(box.center, box.quat_xyzw), scale=_vector(np.maximum(box.size, 1e-3)),
             color=ColorRGBA(r=red, g=green, b=blue, a=0.35),
         )  # fmt: skip
         # The half diagonal clears the box whatever way it is turned.

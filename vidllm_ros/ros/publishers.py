@@ -139,9 +139,10 @@ class Outputs:
             self._path.clear()
             self._path_end_ns, self._world_index = None, result.world_index
         stamps_ns = result.reconstruction.stamps_ns
-        for stamp_ns, T in zip(stamps_ns, result.poses_map, strict=True):
-            if self._path_end_ns is None or stamp_ns > self._path_end_ns:
-                self._path.append(messages.pose_stamped(stamp_ns, self._frame, T))
+        end_ns = self._path_end_ns
+        new = [i for i, stamp_ns in enumerate(stamps_ns) if end_ns is None or stamp_ns > end_ns]
+        for i, pose in zip(new, messages.poses_from_matrices(result.poses_map[new]), strict=True):
+            self._path.append(PoseStamped(header=header(stamps_ns[i], self._frame), pose=pose))
         self._path_end_ns = stamps_ns[-1]
         while len(self._path) > cap:
             self._path.popleft()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidllm_ros.geometry.boxes import transform_box
+from vidllm_ros.geometry.boxes import transform_boxes
 from vidllm_ros.geometry.point_cloud import PointCloud
 from vidllm_ros.geometry.window_cloud import window_cloud
 from vidllm_ros.prompts import clean_text, place_answer
@@ -246,7 +246,7 @@ class Session:
             points = window_cloud(
                 rec, place.T_map_window, settings.confidence_quantile, settings.voxel_m,
                 settings.map_frame, settings.max_window_pixels)  # fmt: skip
-        found = [transform_box(place.T_map_window, box) for box in boxes]
+        found = transform_boxes(place.T_map_window, boxes)
         with self._lock:
             self._require_current(window)
             if (
@@ -304,7 +304,7 @@ class Session:
         if newest is None:  # reset since the check
             raise NoWindowYetError("the map was reset; wait for the next window")
         answer = self._runner.answer(newest.reconstruction.scene, words)
-        boxes = [transform_box(newest.T_map_window, box) for box in answer.boxes]
+        boxes = transform_boxes(newest.T_map_window, answer.boxes)
         with self._lock:
             named = world.tracker.identify(boxes)
         return SessionAnswer(
