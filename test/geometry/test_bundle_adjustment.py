@@ -104,6 +104,41 @@ def test_depth_sets_the_scale() -> None:
     np.testing.assert_allclose(travelled / truth, 1.3, rtol=0.02)
 
 
+def longer_lens(made: Walk, by: float) -> np.ndarray:
+    K = made.K.copy()
+    K[:, [0, 1], [0, 1]] *= by
+    return K
+
+
+def test_a_wrong_focal_length_is_found_and_depth_follows_it() -> None:
+    made = walk(frames=12, noise_px=0.2, depth_noise=0.1)
+    start, K = spoiled(made.T_camera_world), longer_lens(made, 1.15)
+    # a network that takes the lens for longer has put everything as much too far
+    far = 1.15 * made.depth
+    trust = Trust(log_focal=0.1, iterations=40)
+    found = adjust(made.tracks, far, K, start, made.stamps_s, trust)
+    np.testing.assert_allclose(1.15 * found.focal, 1.0, atol=0.015)
+    assert angle_deg(found.T_camera_world, made.T_camera_world).max() < 0.6
+    np.testing.assert_allclose(np.median(found.depth / made.depth), 1.0, atol=0.03)
+    kept = adjust(made.tracks, far, K, start, made.stamps_s)
+    assert kept.focal == 1.0
+    assert angle_deg(kept.T_camera_world, made.T_camera_world).max() > 1.2
+
+
+def test_the_guess_holds_where_the_camera_does_not_move() -> None:
+    made = walk(frames=6, noise_px=0.0)
+    first = made.tracks.frame == 0
+    frame = np.tile(np.arange(6), first.sum())
+    point = np.repeat(np.arange(first.sum()), 6)
+    uv = np.repeat(made.tracks.uv[first], 6, axis=0)
+    uv += np.random.default_rng(5).normal(0.0, 0.3, uv.shape)
+    depth = np.repeat(made.depth[first], 6)
+    still = np.tile(np.eye(4), (6, 1, 1))
+    tracks, K = Tracks(frame, point, uv), longer_lens(made, 1.15)
+    found = adjust(tracks, depth, K, still, made.stamps_s, Trust(log_focal=0.1, iterations=40))
+    np.testing.assert_allclose(found.focal, 1.0, atol=0.03)
+
+
 def test_a_frame_without_points_and_stamps_that_stand_still_do_no_harm() -> None:
     made = walk(frames=6, noise_px=0.2)
     keep = made.tracks.frame != 3

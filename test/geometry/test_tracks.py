@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidllm_ros.geometry.tracks import Tracks, find_corners, follow, track_points
+from vidllm_ros.geometry.tracks import Tracks, find_corners, follow, follow_turned, track_points
 
 SHIFT = np.array([3.0, -1.5])
 
@@ -47,6 +47,39 @@ def test_what_is_hidden_does_not_come_back(sliding: np.ndarray) -> None:
     assert good[hidden].mean() < 0.1
     right = np.linalg.norm(there - here - SHIFT, axis=1) < 0.5
     assert (good & right)[shown].mean() > 0.7
+
+
+def test_a_turning_camera_is_followed_at_the_edges_too() -> None:
+    """Seven degrees of yaw: a corner at the edge moves and stretches more than one amid."""
+    rng = np.random.default_rng(4)
+    noise = cv2.GaussianBlur(rng.integers(0, 256, (84, 160)).astype(np.uint8), (0, 0), 1.5)
+    wide = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX)
+    K = np.array([[60.0, 0, 56], [0, 60.0, 42], [0, 0, 1]])
+    shown = np.array([[1.0, 0, -24], [0, 1, 0], [0, 0, 1]])  # the middle of the wide picture
+    turn = K @ cv2.Rodrigues(np.array([0.0, np.radians(7.0), 0.0]))[0] @ np.linalg.inv(K)
+    before = cv2.warpPerspective(wide, shown, (112, 84), flags=cv2.INTER_CUBIC)
+    now = cv2.warpPerspective(wide, turn @ shown, (112, 84), flags=cv2.INTER_CUBIC)
+    here = find_corners(before, np.zeros((0, 2), np.float32), 200, 4)
+    truth = cv2.perspectiveTransform(here[:, None].astype(np.float64), turn)[:, 0]
+    inside = ((truth > 3) & (truth < [108, 80])).all(1)
+    error = {}
+    for way in (follow, follow_turned):
+        there, good = way(before, now, here, 3, 0.7)
+        assert there.dtype == np.float32
+        assert good[inside].mean() > 0.6
+        error[way] = np.linalg.norm(there - truth, axis=1)[good & inside]
+    assert np.median(error[follow_turned]) < 0.06
+    assert np.median(error[follow_turned]) < 0.5 * np.median(error[follow])
+    assert np.quantile(error[follow_turned], 0.9) < 0.25
+
+
+def test_too_few_points_to_tell_a_turn_are_followed_as_they_are(sliding: np.ndarray) -> None:
+    before, now = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in sliding[:2])
+    few = find_corners(before, np.zeros((0, 2), np.float32), 200, 4)[:6]
+    for ours, plain in zip(
+        follow_turned(before, now, few, 3, 0.7), follow(before, now, few, 3, 0.7), strict=True
+    ):
+        np.testing.assert_array_equal(ours, plain)
 
 
 def test_no_track_has_a_single_observation(sliding: np.ndarray) -> None:

@@ -72,8 +72,27 @@ def test_known_intrinsics_replace_the_predicted_ones(room: SceneSample) -> None:
     metric = predicted(room, room.depth, wrong)
     known = refine_poses(metric, room.frames.images[None], room.K[None], stamps(room))
     np.testing.assert_allclose(known.K[0], room.K, rtol=1e-6)
-    guessed = refine_poses(metric, room.frames.images[None], None, stamps(room))
-    np.testing.assert_allclose(guessed.K[0], np.median(wrong, 0)[None].repeat(12, 0), rtol=1e-6)
+    assert torch.equal(known.scale, metric.scale)
+
+
+def test_a_guessed_lens_is_corrected_and_takes_depth_and_scale_along(room: SceneSample) -> None:
+    """Of a network that takes the lens for 15 % too long and puts all as much too far."""
+    spread = np.exp(np.random.default_rng(1).normal(0.0, 0.02, 12))
+    wrong = room.K.copy()
+    wrong[:, [0, 1], [0, 1]] *= 1.15 * spread[:, None]
+    metric = predicted(room, (1.15 * room.depth).astype(np.float32), wrong)
+    after = refine_poses(metric, room.frames.images[None], None, stamps(room))
+    focal = after.K[0, :, [0, 1], [0, 1]].numpy() / room.K[:, [0, 1], [0, 1]]
+    assert np.ptp(focal) < 1e-5  # one lens for the whole window
+    assert abs(focal[0, 0] - 1.0) < 0.07
+    ratio = 1.15 * np.median(spread)
+    np.testing.assert_allclose(after.scale[0], focal[0, 0] / ratio, rtol=1e-4)
+    seen = np.isfinite(room.depth)
+    np.testing.assert_allclose(
+        np.median(after.depth[0].numpy()[seen] / room.depth[seen]), 1.0, atol=0.08
+    )
+    assert torch.equal(after.K[0, :, :2, 2], metric.K[0, :, :2, 2])
+    assert np.median(rotation_errors(after.T_world_camera, room)) < 1.5
 
 
 def test_corners_followed_through_the_film_do_without_its_pictures(room: SceneSample) -> None:
@@ -101,6 +120,9 @@ def test_blank_pictures_keep_what_the_network_said(room: SceneSample) -> None:
     after = refine_poses(metric, blank, room.K[None], stamps(room))
     assert torch.equal(after.T_world_camera, metric.T_world_camera)
     assert torch.equal(after.depth, metric.depth)
+    guessed = refine_poses(metric, blank, None, stamps(room))
+    np.testing.assert_allclose(guessed.K[0], room.K, rtol=1e-6)
+    assert torch.equal(guessed.scale, metric.scale)
 
 
 def test_frames_without_depth_are_refused(room: SceneSample) -> None:

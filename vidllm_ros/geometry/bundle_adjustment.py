@@ -32,6 +32,7 @@ class Trust:
         pixel: of a followed point, px.
         log_depth: of the network's depth, in logarithms.
         acceleration: of the camera, m/s^2.
+        log_focal: of the focal length, in logarithms; None takes it as known.
         pixel_outlier, depth_outlier: deviations from which an error counts less (Cauchy).
         iterations: at most.
         stop: relative fall of the cost below which it ends.
@@ -40,6 +41,7 @@ class Trust:
     pixel: float = 0.5
     log_depth: float = 0.4
     acceleration: float = 1.5
+    log_focal: float | None = None
     pixel_outlier: float = 3.0
     depth_outlier: float = 1.5
     iterations: int = 12
@@ -55,12 +57,14 @@ class Adjusted:
         points: in the world, (P, 3), m.
         depth: of every observation by pose and point, (n,), m.
         residual_px: distance of every observation from its projection, (n,), px.
+        focal: what the focal length is to be multiplied by.
     """
 
     T_camera_world: Float64
     points: Float64
     depth: Float64
     residual_px: Float64
+    focal: float
 
 
 @dataclass
@@ -68,6 +72,7 @@ class _State:
     R: Float64
     t: Float64
     points: Float64
+    log_focal: float
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class _Problem:
     def solve(self, T_camera_world: Float64) -> Adjusted:
         R = T_camera_world[:, :3, :3].astype(np.float64)
         t = T_camera_world[:, :3, 3].astype(np.float64)
-        state = _State(R, t, self._first_points(R, t))
+        state = _State(R, t, self._first_points(R, t), 0.0)
         now = self._residuals(state)
         damping = 1e-3
         for _ in range(self.trust.iterations):
@@ -145,24 +150,28 @@ class _Problem:
         T = np.tile(np.eye(4), (self.frames, 1, 1))
         T[:, :3, :3], T[:, :3, 3] = state.R, state.t
         error = np.linalg.norm(now.value[:, :2], axis=1) * self.trust.pixel
-        return Adjusted(T, state.points, now.camera[:, 2], error)
+        return Adjusted(T, state.points, now.camera[:, 2], error, float(np.exp(state.log_focal)))
 
     def _first_points(self, R: Float64, t: Float64) -> Float64:
         """Median over its observations of where the network's depth puts each point, (P, 3)."""
         rays = (self.tracks.uv - self.center) / self.focal
         camera = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * self.depth[:, None]
         world = np.einsum("nji,nj->ni", R[self.frame], camera - t[self.frame])
-        return np.array([np.median(part, axis=0) for part in np.split(world, self.starts[1:])])
+        count = np.diff(np.append(self.starts, len(world)))
+        middle = self.starts + (count - 1) // 2, self.starts + count // 2
+        ordered = [axis[np.lexsort((axis, self.point))] for axis in world.T]
+        return np.stack([(axis[middle[0]] + axis[middle[1]]) / 2 for axis in ordered], axis=1)
 
     def _residuals(self, state: _State) -> _Residuals:
         trust = self.trust
         camera = np.einsum("nij,nj->ni", state.R[self.frame], state.points[self.point])
         camera += state.t[self.frame]
         camera[:, 2] = np.maximum(camera[:, 2], NEAREST_M)
-        uv = camera[:, :2] / camera[:, 2:] * self.focal + self.center
+        focal = self.focal * np.exp(state.log_focal)
+        uv = camera[:, :2] / camera[:, 2:] * focal + self.center
         value = np.empty((len(uv), 3))
         value[:, :2] = (uv - self.tracks.uv) / trust.pixel
-        value[:, 2] = (np.log(camera[:, 2]) - self.log_depth) / trust.log_depth
+        value[:, 2] = (np.log(camera[:, 2]) - self.log_depth - state.log_focal) / trust.log_depth
         pixel = (value[:, :2] ** 2).sum(1) / trust.pixel_outlier**2
         away = value[:, 2] ** 2 / trust.depth_outlier**2
         weight = 1.0 / (1.0 + np.stack([pixel, pixel, away], axis=1))
@@ -170,15 +179,19 @@ class _Problem:
         cost += 0.5 * trust.depth_outlier**2 * np.log1p(away).sum()
         center = -np.einsum("sji,sj->si", state.R, state.t)
         bend = self.bends @ center
-        return _Residuals(camera, value, weight, bend, float(cost + 0.5 * (bend**2).sum()))
+        cost += 0.5 * (bend**2).sum()
+        if trust.log_focal is not None:
+            cost += 0.5 * (state.log_focal / trust.log_focal) ** 2
+        return _Residuals(camera, value, weight, bend, float(cost))
 
     def _system(self, state: _State, now: _Residuals) -> tuple[Float64, ...]:
-        """Build the equations: cameras (6S, 6S), points (P, 3, 3), between them (6S, 3P)."""
+        """Build the equations: cameras and focal length (6S + 1,), points (P, 3), between them."""
         trust, camera = self.trust, now.camera
         z = camera[:, 2]
+        focal = self.focal * np.exp(state.log_focal)
         by_camera = np.zeros((len(z), 3, 3))  # of the residuals by the point in its camera
-        by_camera[:, 0, 0], by_camera[:, 1, 1] = (self.focal / z[:, None] / trust.pixel).T
-        by_camera[:, :2, 2] = -self.focal * camera[:, :2] / z[:, None] ** 2 / trust.pixel
+        by_camera[:, 0, 0], by_camera[:, 1, 1] = (focal / z[:, None] / trust.pixel).T
+        by_camera[:, :2, 2] = -focal * camera[:, :2] / z[:, None] ** 2 / trust.pixel
         by_camera[:, 2, 2] = 1.0 / z / trust.log_depth
         turned = camera - state.t[self.frame]
         by_pose = np.concatenate([-by_camera @ _skew(turned), by_camera], axis=2)  # (n, 3, 6)
@@ -190,18 +203,30 @@ class _Problem:
         blocks = np.zeros((self.frames, 6, self.frames, 6))
         own = np.arange(self.frames)
         blocks[own, :, own] = self._sum_frames(weighted_pose @ by_pose)
-        H = blocks.reshape(size, size)
-        g = self._sum_frames(weighted_pose @ error).reshape(size)
+        H, g = np.zeros((size + 1, size + 1)), np.zeros(size + 1)
+        H[:size, :size] = blocks.reshape(size, size)
+        g[:size] = self._sum_frames(weighted_pose @ error).reshape(size)
         back = state.R.transpose(0, 2, 1)
         by_center = np.concatenate([-back @ _skew(state.t), -back], axis=2)  # (S, 3, 6)
         bend = np.einsum("as,sij->aisj", self.bends, by_center).reshape(-1, size)
-        H += bend.T @ bend
-        g += bend.T @ now.bend.ravel()
+        H[:size, :size] += bend.T @ bend
+        g[:size] += bend.T @ now.bend.ravel()
         points = np.add.reduceat(weighted_point @ by_point, self.starts)
         g_points = np.add.reduceat(weighted_point @ error, self.starts)[..., 0]
-        between = np.zeros((self.frames, 6, self.points, 3))
-        between[self.frame, :, self.point] = weighted_pose @ by_point
-        return H, g, points, g_points, between.reshape(size, -1)
+        between = np.zeros((size + 1, self.points, 3))
+        placed = between[:size].reshape(self.frames, 6, self.points, 3)
+        placed[self.frame, :, self.point] = weighted_pose @ by_point
+        if trust.log_focal is not None:
+            by_focal = np.empty((len(z), 3, 1))
+            by_focal[:, :2, 0] = focal * camera[:, :2] / z[:, None] / trust.pixel
+            by_focal[:, 2] = -1.0 / trust.log_depth
+            H[:size, size] = self._sum_frames(weighted_pose @ by_focal).ravel()
+            H[size, :size] = H[:size, size]
+            weighted = now.weight * by_focal[:, :, 0]
+            H[size, size] = (weighted * by_focal[:, :, 0]).sum() + trust.log_focal**-2
+            g[size] = (weighted * now.value).sum() + state.log_focal * trust.log_focal**-2
+            between[size] = np.add.reduceat(weighted_point @ by_focal, self.starts)[..., 0]
+        return H, g, points, g_points, between.reshape(size + 1, -1)
 
     def _sum_frames(self, values: Float64) -> Float64:
         """Sum the observations of each frame, (n, ...) -> (S, ...)."""
@@ -218,14 +243,18 @@ class _Problem:
         A = H + np.diag(damping * np.diag(H) + 1e-9) - eliminated @ between.T
         b = g - eliminated @ g_points.ravel()
         move = np.zeros(len(H))
-        move[6:] = -np.linalg.solve(A[6:, 6:], b[6:])  # the first camera is the world
+        free = slice(
+            6, len(H) if self.trust.log_focal is not None else -1
+        )  # the first is the world
+        move[free] = -np.linalg.solve(A[free, free], b[free])
         shift = g_points + (between.T @ move).reshape(-1, 3)
         shift = -np.einsum("pij,pj->pi", inverse, shift)
-        turn, walk = np.split(move.reshape(-1, 6), 2, axis=1)
+        turn, walk = np.split(move[:-1].reshape(-1, 6), 2, axis=1)
         return _State(
             Rotation.from_rotvec(turn).as_matrix() @ state.R,
             state.t + walk,
             state.points + shift,
+            state.log_focal + float(move[-1]),
         )
 
 

@@ -5,19 +5,20 @@ The camera head says roughly where each frame was taken; followed corners, lifte
 metric depth, say it to a fraction of a degree, all the better where the camera's own images were
 followed on the way (geometry/corner_follower.py). VGGT's authors offer bundle adjustment after
 their network in the same place. Switched by `config.pose_refinement`; where the camera is
-calibrated, its intrinsics are used. Source: ours (docs/deviations.md). Next: patches3d.py.
+calibrated, its intrinsics are used, else the window says how long its lens is, and depth and
+scale follow it. Source: ours (docs/deviations.md, D45, D58). Next: patches3d.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidllm_ros.geometry.bundle_adjustment import Adjusted, adjust
+from vidllm_ros.geometry.bundle_adjustment import Adjusted, Trust, adjust
 from vidllm_ros.geometry.corner_follower import tracks_of
 from vidllm_ros.geometry.pose_chain import MIN_SHARED, chain_poses, depth_at
 from vidllm_ros.geometry.tracks import Tracks, track_points
@@ -27,6 +28,11 @@ from vidllm_ros.structures import Corners
 MIN_OBSERVATIONS = 40
 MAX_MEDIAN_PX = 2.0
 MAX_DEPTH_CHANGE = 1.5
+MAX_FOCAL_CHANGE = 1.5  # beyond it the points, not the guess, are wrong
+KNOWN_LENS = Trust()
+# Nano's guess is 0.11 off; a fifth of that, for what the points say is not independent: corners
+# slide and depths err alike, which would count as thousands of measurements against one guess.
+GUESSED_LENS = Trust(log_focal=0.02)
 
 
 def refine_poses(
@@ -43,8 +49,8 @@ def refine_poses(
     Args:
         metric: B windows of S frames, all of them dense.
         images: (B, S, H, W, 3), RGB.
-        K: of a calibrated camera, (B, S, 3, 3), px; None keeps the network's, its median over
-            the window.
+        K: of a calibrated camera, (B, S, 3, 3), px; None begins with the network's, its median
+            over the window, and adjusts its focal length, one for all frames.
         stamps_ns: of each window's frames.
         corners: of each window's frames, followed through the film they were chosen from; where
             there are none, or too few, corners are followed from frame to frame here.
@@ -63,22 +69,34 @@ def refine_poses(
     guess = metric.K.detach().double().cpu().numpy()
     lens = np.broadcast_to(np.median(guess, axis=1, keepdims=True), guess.shape)
     lens = np.array(lens if K is None else K, np.float64)
+    trust = GUESSED_LENS if K is None else KNOWN_LENS
+    scale = metric.scale.clone()
     for b in range(len(depth)):
         middle = float(np.median(depth[b][valid[b]])) if valid[b].any() else 1.0
         filled = np.where(valid[b], depth[b], middle).astype(np.float32)
         seconds = (np.asarray(stamps_ns[b], np.int64) - stamps_ns[b][0]) / 1e9
         tracks = _tracks(images[b], None if corners is None else corners[b])
-        found = _refine_window(tracks, filled, lens[b], poses[b], seconds)
+        found = _refine_window(tracks, filled, lens[b], poses[b], seconds, trust)
         if found is not None:
-            poses[b], factor = found
-            depth[b] *= factor[:, None, None]
+            poses[b] = found.T_world_camera
+            depth[b] *= found.depth_factor[:, None, None]
+            lens[b][:, [0, 1], [0, 1]] *= found.focal_factor
+            scale[b] *= found.focal_factor
     device = metric.depth.device
     return replace(
         metric,
         depth=torch.as_tensor(depth, device=device, dtype=metric.depth.dtype),
         K=torch.as_tensor(lens, device=device, dtype=metric.K.dtype),
         T_world_camera=torch.as_tensor(poses, device=device, dtype=metric.T_world_camera.dtype),
+        scale=scale,
     )
+
+
+@dataclass(frozen=True)
+class _Refined:
+    T_world_camera: NDArray[np.float64]  # (S, 4, 4), m
+    depth_factor: NDArray[np.float32]  # (S,), the lens's part in it
+    focal_factor: float
 
 
 def _tracks(images: NDArray[np.uint8], corners: Sequence[Corners] | None) -> Tracks:
@@ -95,8 +113,9 @@ def _refine_window(
     K: NDArray[np.float64],
     T_world_camera: NDArray[np.float64],
     stamps_s: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float32]] | None:
-    """T_world_camera (S, 4, 4) and factors of the depth (S,); None where nothing holds."""
+    trust: Trust,
+) -> _Refined | None:
+    """Return what a window's tracks say; None where nothing holds."""
     if len(tracks) < MIN_OBSERVATIONS:
         return None
     known = depth_at(tracks, depth)
@@ -106,12 +125,14 @@ def _refine_window(
     if len(tracks) < MIN_OBSERVATIONS:
         return None
     known = known[rows]
-    result = adjust(tracks, known, K, poses, stamps_s)
+    result = adjust(tracks, known, K, poses, stamps_s, trust)
     is_sound = np.isfinite(result.T_camera_world).all()
+    is_sound &= 1 / MAX_FOCAL_CHANGE < result.focal < MAX_FOCAL_CHANGE
     if not is_sound or np.median(result.residual_px) > MAX_MEDIAN_PX:
         return None
-    factors = depth_factors(result, tracks.frame, known, len(depth))
-    return np.asarray(np.linalg.inv(result.T_camera_world), np.float64), factors
+    factors = depth_factors(result, tracks.frame, known * result.focal, len(depth))
+    T_world_camera = np.asarray(np.linalg.inv(result.T_camera_world), np.float64)
+    return _Refined(T_world_camera, factors * np.float32(result.focal), result.focal)
 
 
 def depth_factors(
