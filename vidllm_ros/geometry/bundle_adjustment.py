@@ -39,7 +39,7 @@ class Trust:
     """
 
     pixel: float = 0.5
-    log_depth: float = 0.4
+    log_depth: float = 1.0
     acceleration: float = 1.5
     log_focal: float | None = None
     pixel_outlier: float = 3.0
