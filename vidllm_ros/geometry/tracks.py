@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Float64 = NDArray[np.float64]
 
 BORDER_PX = 2
+HALVED_WIDTH_PX = 224  # from here corners are looked for in half the size
 MIN_TURN = 12  # points that agree on how the picture was turned
 TURN_PX = 3.0  # what is off by more is parallax
 TURN_LEVELS = 1  # of the pyramid once it is turned
@@ -225,11 +226,24 @@ def refind(
 def find_corners(
     image: NDArray[np.uint8], followed: NDArray[np.float32], count: int, apart: int
 ) -> NDArray[np.float32]:
-    """Return corners at least `apart` px away from those already followed, best first, (n, 2)."""
+    """Return corners at least `apart` px away from those already followed, best first, (n, 2).
+
+    Wide images are looked at in half their size: what looks like a corner there can be followed
+    as well, at a sixth of the time.
+    """
+    height, width = image.shape
+    step, block = 1, 5
+    if width >= HALVED_WIDTH_PX:
+        step, block = 2, 3
+        size = (width // step, height // step)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        apart = max(2, apart // step)
+    scale = np.array([width, height], np.float32) / image.shape[::-1]
     free = np.full(image.shape, 255, np.uint8)
-    for u, v in followed.astype(int):
-        cv2.circle(free, (int(u), int(v)), apart, 0, -1)
-    corners = cv2.goodFeaturesToTrack(image, count, 0.005, apart, mask=free, blockSize=5)
+    for u, v in ((followed + 0.5) / scale - 0.5).astype(int).tolist():
+        cv2.circle(free, (u, v), apart, 0, -1)
+    corners = cv2.goodFeaturesToTrack(image, count, 0.005, apart, mask=free, blockSize=block)
     if corners is None:
         return np.zeros((0, 2), np.float32)
-    return np.asarray(corners, np.float32).reshape(-1, 2)
+    found = np.asarray(corners, np.float32).reshape(-1, 2)
+    return np.asarray((found + 0.5) * scale - 0.5, np.float32)

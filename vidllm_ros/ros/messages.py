@@ -10,6 +10,7 @@ from __future__ import annotations
 import colorsys
 import zlib
 from collections.abc import Iterable, Sequence
+from copy import copy
 
 import numpy as np
 from geometry_msgs.msg import (
@@ -138,21 +139,23 @@ def object_markers(stamp_ns: int, frame: str, boxes: Sequence[GroundedBox]) -> M
     """Draw each box as a translucent cube with its name above, after deleting the last drawing."""
     head = header(stamp_ns, frame)
     markers = [Marker(header=head, action=Marker.DELETEALL)]
+    # A marker's constructor makes a dozen empty parts; copies share those: nobody writes there.
+    of_cube = Marker(header=head, ns="objects", type=Marker.CUBE, action=Marker.ADD)
+    of_text = Marker(
+        header=head, ns="labels", type=Marker.TEXT_VIEW_FACING, action=Marker.ADD,
+        scale=Vector3(z=_TEXT_HEIGHT_M), color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0),
+    )  # fmt: skip
     for index, box in enumerate(boxes):
         red, green, blue = colour_of(box.label)
-        cube = Marker(
-            header=head, ns="objects", id=index, type=Marker.CUBE, action=Marker.ADD,
-            pose=_pose(box.center, box.quat_xyzw), scale=_vector(np.maximum(box.size, 1e-3)),
-            color=ColorRGBA(r=red, g=green, b=blue, a=0.35),
-        )  # fmt: skip
+        cube, text = copy(of_cube), copy(of_text)
+        cube.id = text.id = index
+        cube.pose = _pose(box.center, box.quat_xyzw)
+        cube.scale = _vector(np.maximum(box.size, 1e-3))
+        cube.color = ColorRGBA(r=red, g=green, b=blue, a=0.35)
         # The half diagonal clears the box whatever way it is turned.
-        above = np.asarray(box.center, float).copy()
-        above[2] += float(np.linalg.norm(box.size)) / 2 + _TEXT_HEIGHT_M
-        x, y, z = _floats(above)
-        text = Marker(
-            header=head, ns="labels", id=index, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD,
-            pose=Pose(position=Point(x=x, y=y, z=z)), scale=Vector3(z=_TEXT_HEIGHT_M),
-            color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0), text=f"{box.label} {box.score:.2f}",
-        )  # fmt: skip
+        x, y, z = _floats(box.center)
+        above = float(np.linalg.norm(box.size)) / 2 + _TEXT_HEIGHT_M
+        text.pose = Pose(position=Point(x=x, y=y, z=z + above))
+        text.text = f"{box.label} {box.score:.2f}"
         markers += [cube, text]
     return MarkerArray(markers=markers)
