@@ -162,3 +162,34 @@ def test_a_piece_no_point_links_keeps_its_step() -> None:
     assert not np.isin(tracks.point[tracks.frame < 4], tracks.point[tracks.frame >= 4]).any()
     found = adjust(tracks, made.depth[rows], made.K, start, made.stamps_s)
     assert angle_deg(found.T_camera_world, start).max() < 1.0
+
+
+def test_a_point_that_slides_along_its_edge_does_no_harm_when_that_is_known() -> None:
+    made = walk(noise_px=0.0)
+    rng = np.random.default_rng(8)
+    # each point lies on an edge of its own, sliding by 2 px along it, placed to 0.1 px across
+    angle = rng.uniform(0.0, np.pi, made.tracks.points)[made.tracks.point]
+    along = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    slide, shake = rng.normal(0.0, 2.0, len(angle)), rng.normal(0.0, 0.1, len(angle))
+    uv = made.tracks.uv + slide[:, None] * along + shake[:, None] * across
+    sharp = np.stack([across / 0.1, along / 2.0], axis=1)
+    worst = []
+    for known in (sharp, None):
+        tracks = Tracks(made.tracks.frame, made.tracks.point, uv, known)
+        start = spoiled(made.T_camera_world, 1.0)
+        found = adjust(tracks, made.depth, made.K, start, made.stamps_s, Trust(iterations=40))
+        worst.append(angle_deg(found.T_camera_world, made.T_camera_world).max())
+    assert worst[0] < 0.7
+    assert worst[0] < worst[1] / 2
+
+
+def test_equal_sharpness_is_the_deviation_of_a_pixel() -> None:
+    made = walk()
+    sharp = np.tile(np.eye(2) / Trust().pixel, (len(made.tracks), 1, 1))
+    tracks = Tracks(made.tracks.frame, made.tracks.point, made.tracks.uv, sharp)
+    start = spoiled(made.T_camera_world)
+    ours = adjust(tracks, made.depth, made.K, start, made.stamps_s)
+    plain = adjust(made.tracks, made.depth, made.K, start, made.stamps_s)
+    np.testing.assert_allclose(ours.T_camera_world, plain.T_camera_world, atol=1e-9)
+    np.testing.assert_allclose(ours.residual_px, plain.residual_px, atol=1e-6)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from vidllm_ros.geometry.sharpness import sharpness
 from vidllm_ros.geometry.tracks import Tracks, find_corners, follow, follow_turned, track_points
 
 SHIFT = np.array([3.0, -1.5])
@@ -96,9 +97,22 @@ def test_one_frame_gives_no_tracks(sliding: np.ndarray) -> None:
     assert len(track_points(sliding[:1])) == 0
 
 
+def test_tracks_say_how_sharp_each_point_is_where_it_lies(sliding: np.ndarray) -> None:
+    tracks = track_points(sliding)
+    assert tracks.sharp is not None
+    contrast = cv2.createCLAHE(2.0, (4, 4))
+    gray = [contrast.apply(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in sliding]
+    for row in (0, len(tracks) // 2, len(tracks) - 1):
+        alone = sharpness(gray, tracks.frame[row : row + 1], tracks.uv[row : row + 1])
+        np.testing.assert_array_equal(tracks.sharp[row], alone[0])
+
+
 def test_cut_begins_a_new_track_at_a_wrong_observation() -> None:
     tracks = Tracks(
-        np.array([0, 1, 2, 3, 1, 2]), np.array([0, 0, 0, 0, 1, 1]), np.arange(12.0).reshape(6, 2)
+        np.array([0, 1, 2, 3, 1, 2]),
+        np.array([0, 0, 0, 0, 1, 1]),
+        np.arange(12.0).reshape(6, 2),
+        np.arange(24.0).reshape(6, 2, 2),
     )
     wrong = np.array([False, False, True, False, False, True])
     left, rows = tracks.cut(wrong)
@@ -106,3 +120,6 @@ def test_cut_begins_a_new_track_at_a_wrong_observation() -> None:
     assert left.point.tolist() == [0, 0, 1, 1]
     assert left.frame.tolist() == [0, 1, 2, 3]
     np.testing.assert_array_equal(left.uv, tracks.uv[rows])
+    assert left.sharp is not None
+    assert tracks.sharp is not None
+    np.testing.assert_array_equal(left.sharp, tracks.sharp[rows])

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bundle adjustment of a window: all poses and points that explain the tracks best.
 
-Minimised by Levenberg-Marquardt with the points eliminated (Schur complement): reprojection in
-pixels and the network's depth in logarithms, both under a Cauchy loss, and the camera's
-acceleration. Depth gives the scale, acceleration steadies steps that are shorter than their error.
-Source: Triggs et al., "Bundle Adjustment - A Modern Synthesis"; the depth and acceleration terms
-are ours. Next: network/pose_refinement.py, which calls it.
+Minimised by Levenberg-Marquardt with the points eliminated (Schur complement): reprojection,
+weighed by how sharp each point is (sharpness.py), and the network's depth in logarithms, both
+under a Cauchy loss, and the camera's acceleration. Depth gives the scale, acceleration steadies
+steps that are shorter than their error. Source: Triggs et al., "Bundle Adjustment - A Modern
+Synthesis"; the depth and acceleration terms are ours. Next: network/pose_refinement.py, which
+calls it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Trust:
     """Standard deviations of what is measured.
 
     Attributes:
-        pixel: of a followed point, px.
+        pixel: of a followed point whose tracks do not say how sharp it is, px.
         log_depth: of the network's depth, in logarithms.
         acceleration: of the camera, m/s^2.
         log_focal: of the focal length, in logarithms; None takes it as known.
@@ -111,6 +112,8 @@ class _Problem:
     ) -> None:
         self.tracks, self.trust = tracks, trust
         self.frame, self.point = tracks.frame, tracks.point
+        alike = np.broadcast_to(np.eye(2) / self.trust.pixel, (len(tracks), 2, 2))
+        self.sharp = alike if tracks.sharp is None else tracks.sharp
         self.log_depth = np.log(depth)
         self.depth = depth
         self.focal = K[self.frame][:, [0, 1], [0, 1]]
@@ -149,7 +152,7 @@ class _Problem:
                 break
         T = np.tile(np.eye(4), (self.frames, 1, 1))
         T[:, :3, :3], T[:, :3, 3] = state.R, state.t
-        error = np.linalg.norm(now.value[:, :2], axis=1) * self.trust.pixel
+        error = np.linalg.norm(np.linalg.solve(self.sharp, now.value[:, :2, None]), axis=(1, 2))
         return Adjusted(T, state.points, now.camera[:, 2], error, float(np.exp(state.log_focal)))
 
     def _first_points(self, R: Float64, t: Float64) -> Float64:
@@ -170,7 +173,7 @@ class _Problem:
         focal = self.focal * np.exp(state.log_focal)
         uv = camera[:, :2] / camera[:, 2:] * focal + self.center
         value = np.empty((len(uv), 3))
-        value[:, :2] = (uv - self.tracks.uv) / trust.pixel
+        value[:, :2] = np.einsum("nij,nj->ni", self.sharp, uv - self.tracks.uv)
         value[:, 2] = (np.log(camera[:, 2]) - self.log_depth - state.log_focal) / trust.log_depth
         pixel = (value[:, :2] ** 2).sum(1) / trust.pixel_outlier**2
         away = value[:, 2] ** 2 / trust.depth_outlier**2
@@ -190,8 +193,9 @@ class _Problem:
         z = camera[:, 2]
         focal = self.focal * np.exp(state.log_focal)
         by_camera = np.zeros((len(z), 3, 3))  # of the residuals by the point in its camera
-        by_camera[:, 0, 0], by_camera[:, 1, 1] = (focal / z[:, None] / trust.pixel).T
-        by_camera[:, :2, 2] = -focal * camera[:, :2] / z[:, None] ** 2 / trust.pixel
+        by_camera[:, 0, 0], by_camera[:, 1, 1] = (focal / z[:, None]).T
+        by_camera[:, :2, 2] = -focal * camera[:, :2] / z[:, None] ** 2
+        by_camera[:, :2] = self.sharp @ by_camera[:, :2]
         by_camera[:, 2, 2] = 1.0 / z / trust.log_depth
         turned = camera - state.t[self.frame]
         by_pose = np.concatenate([-by_camera @ _skew(turned), by_camera], axis=2)  # (n, 3, 6)
@@ -218,7 +222,8 @@ class _Problem:
         placed[self.frame, :, self.point] = weighted_pose @ by_point
         if trust.log_focal is not None:
             by_focal = np.empty((len(z), 3, 1))
-            by_focal[:, :2, 0] = focal * camera[:, :2] / z[:, None] / trust.pixel
+            by_focal[:, :2, 0] = focal * camera[:, :2] / z[:, None]
+            by_focal[:, :2] = self.sharp @ by_focal[:, :2]
             by_focal[:, 2] = -1.0 / trust.log_depth
             H[:size, size] = self._sum_frames(weighted_pose @ by_focal).ravel()
             H[size, :size] = H[:size, size]

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vidllm_ros.geometry.sharpness import SQUARE_PX, sharpness
+
 Float64 = NDArray[np.float64]
 
 BORDER_PX = 2
@@ -24,7 +26,7 @@ MIN_TURN = 12  # points that agree on how the picture was turned
 TURN_PX = 3.0  # what is off by more is parallax
 TURN_LEVELS = 1  # of the pyramid once it is turned
 FOLLOW = {
-    "winSize": (11, 11),
+    "winSize": (SQUARE_PX, SQUARE_PX),
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03),
 }
 BACK_LEVELS = 1  # pyramid levels on the way back, which begins where the median corner came from
@@ -38,11 +40,14 @@ class Tracks:
         frame: (n,).
         point: (n,), 0 to the number of points less one, ascending.
         uv: where the point is in that frame, (n, 2), px, integer pixel centres.
+        sharp: what an error in px is multiplied by to be in deviations, (n, 2, 2), as of
+            sharpness.py; None where all are alike.
     """
 
     frame: NDArray[np.int64]
     point: NDArray[np.int64]
     uv: Float64
+    sharp: Float64 | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -65,7 +70,8 @@ class Tracks:
         piece = np.cumsum(starts | wrong) - 1
         rows = np.flatnonzero(np.bincount(piece, minlength=1)[piece] >= 2)
         _, point = np.unique(piece[rows], return_inverse=True)
-        return Tracks(self.frame[rows], point.astype(np.int64), self.uv[rows]), rows
+        sharp = None if self.sharp is None else self.sharp[rows]
+        return Tracks(self.frame[rows], point.astype(np.int64), self.uv[rows], sharp), rows
 
 
 @dataclass
@@ -82,17 +88,18 @@ class _Ended:
 
 
 def track_points(
-    images: NDArray[np.uint8], max_points: int = 200, max_return_px: float = 0.7
+    images: NDArray[np.uint8], max_points: int = 200, max_return_px: float = 1.2
 ) -> Tracks:
     """Follow up to `max_points` corners through a run of images.
 
     Args:
         images: RGB, (S, H, W, 3), in the order they were taken.
         max_points: followed at a time.
-        max_return_px: how far a point may end from its start when followed there and back.
+        max_return_px: how far a point may end from its start when followed there and back; what
+            slides along an edge may, for its sharpness says so.
 
     Returns:
-        Tracks of two frames or more; none where nothing can be followed.
+        Tracks of two frames or more, with their sharpness; none where nothing can be followed.
     """
     width = images.shape[2]
     contrast = cv2.createCLAHE(2.0, (4, 4))
@@ -120,11 +127,9 @@ def track_points(
     if not ended.frame:
         return Tracks(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2)))
     lengths = [len(frames) for frames in ended.frame]
-    return Tracks(
-        np.concatenate(ended.frame),
-        np.repeat(np.arange(len(lengths)), lengths),
-        np.concatenate(ended.uv),
-    )
+    frame, uv = np.concatenate(ended.frame), np.concatenate(ended.uv)
+    sharp = sharpness(gray, frame, uv)
+    return Tracks(frame, np.repeat(np.arange(len(lengths)), lengths), uv, sharp)
 
 
 def follow(

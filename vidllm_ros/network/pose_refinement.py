@@ -28,6 +28,7 @@ from vidllm_ros.structures import Corners
 MIN_OBSERVATIONS = 40
 MAX_MEDIAN_PX = 2.0
 MAX_DEPTH_CHANGE = 1.5
+SHARP_OUTLIER = 2.0  # deviations; where points say how sharp they are, large errors are fewer
 MAX_FOCAL_CHANGE = 1.5  # beyond it the points, not the guess, are wrong
 KNOWN_LENS = Trust()
 # Nano's guess is 0.11 off; a fifth of that, for what the points say is not independent: corners
@@ -125,6 +126,8 @@ def _refine_window(
     if len(tracks) < MIN_OBSERVATIONS:
         return None
     known = known[rows]
+    if tracks.sharp is not None:
+        trust = replace(trust, pixel_outlier=SHARP_OUTLIER)
     result = adjust(tracks, known, K, poses, stamps_s, trust)
     is_sound = np.isfinite(result.T_camera_world).all()
     is_sound &= 1 / MAX_FOCAL_CHANGE < result.focal < MAX_FOCAL_CHANGE
