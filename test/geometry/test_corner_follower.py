@@ -11,6 +11,7 @@ import pytest
 
 from vidllm_ros.geometry.corner_follower import CornerFollower, tracks_of, work_image
 from vidllm_ros.geometry.image import resize_frames
+from vidllm_ros.geometry.tracks import find_corners
 from vidllm_ros.structures import Corners, Frames
 
 HEIGHT, WIDTH = 84, 112
@@ -107,3 +108,61 @@ def test_corners_go_with_frames_that_are_chosen_and_made_small() -> None:
 def test_too_few_corners_are_refused() -> None:
     with pytest.raises(ValueError, match="max_corners: expected at least 8, got 3"):
         CornerFollower(3)
+
+
+@pytest.mark.parametrize("size", [(1, 224), (2, 640), (3, 1000), (480, 3), (97, 641)])
+def test_odd_sizes_are_followed_or_not_but_never_fail(size: tuple[int, int]) -> None:
+    follower = CornerFollower()
+    for seed in range(2):
+        rgb = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+        show(follower, rgb)
+        follower.mark()
+    assert np.isfinite(follower.corners.uv).all()
+
+
+def grown(image: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """A picture seen from nearer, or by a camera that rolled; and the 2 x 3 that says how."""
+    height, width = image.shape[:2]
+    angle, factor = {"roll": (8.0, 1.0), "zoom": (0.0, 1.15)}[kind]
+    move = cv2.getRotationMatrix2D((width / 2, height / 2), angle, factor)
+    return cv2.warpAffine(image, move, (width, height)), move
+
+
+@pytest.mark.parametrize("kind", ["roll", "zoom"])
+def test_corners_that_move_apart_are_kept(kind: str) -> None:
+    noise = np.random.default_rng(5).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    before = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2.5), None, 0, 255, cv2.NORM_MINMAX)
+    now, move = grown(before, kind)
+    follower = CornerFollower()
+    show(follower, before)
+    follower.mark()
+    first = follower.corners
+    show(follower, now)
+    _, i, j = np.intersect1d(first.ids, follower.corners.ids, return_indices=True)
+    truth = first.uv @ move[:, :2].T + move[:, 2]
+    inside = ((truth > 8) & (truth < [311, 231])).all(axis=1)
+    right = np.linalg.norm(follower.corners.uv[j] - truth[i], axis=1) < 1.0
+    assert right.sum() > 0.6 * inside.sum()
+
+
+def test_new_corners_keep_their_distance_from_those_followed() -> None:
+    """Also where they are looked for in half the size; dots on black are found where they are."""
+    image = np.zeros((240, 320, 3), np.uint8)
+    u, v = np.meshgrid(np.arange(20, 310, 24), np.arange(20, 230, 24))
+    dots = np.stack([u.ravel(), v.ravel()], axis=1)
+    for x, y in dots.tolist():
+        cv2.circle(image, (x, y), 3, (255, 255, 255), -1)
+    gray = work_image(image)
+    taken = dots[::2].astype(np.float32)
+    found = find_corners(gray, taken, 200, 11)
+    gap = np.linalg.norm(found[:, None] - taken[None], axis=-1).min(axis=1)
+    near = np.linalg.norm(found[:, None] - dots[None], axis=-1).min(axis=1)
+    assert len(found) > 30
+    assert gap.min() > 8
+    assert np.median(near) < 5
+    assert (
+        np.abs(
+            np.mean(found - dots[np.linalg.norm(found[:, None] - dots[None], axis=-1).argmin(1)])
+        )
+        < 0.6
+    )

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each reading of "shorter side to 518", and intrinsics that follow the pixels."""
 
+import cv2
 import numpy as np
 import pytest
 
 from vidllm_ros.geometry.camera import project
-from vidllm_ros.geometry.image import ResizePlan, plan_resize, resize_frames
+from vidllm_ros.geometry.image import ResizePlan, plan_resize, resize_frames, resize_image
 from vidllm_ros.structures import Frames
 
 
@@ -72,3 +73,19 @@ def test_same_size_is_left_untouched_and_uncalibrated_stays_so():
     small = resize_frames(Frames(images, (0, 1)), 112, 14, "width")
     np.testing.assert_array_equal(small.images, images)
     assert small.K is None
+
+
+@pytest.mark.parametrize("size", [(480, 640), (481, 641), (1080, 1920), (1440, 1920)])
+def test_a_much_larger_image_comes_out_as_from_one_pass(size):
+    """Halved first or not, it is the mean over areas: one grey level apart, nothing moved."""
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    image = cv2.normalize(
+        cv2.GaussianBlur(noise, (0, 0), size[1] / 160), None, 0, 255, cv2.NORM_MINMAX
+    )
+    plan = plan_resize(*size, 112, 14, "width")
+    got = resize_image(image, plan).astype(float)
+    once = cv2.resize(image, (plan.resized_width, plan.resized_height), interpolation=3)
+    once = once[plan.top :, plan.left :][: plan.height, : plan.width].astype(float)
+    assert np.abs(got - once).mean() < 1.0
+    assert abs((got - once).mean()) < 0.6
+    assert np.abs(got - once).max() <= 12

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from vidllm_ros.geometry.sharpness import sharpness
 from vidllm_ros.geometry.tracks import Tracks, find_corners, follow, follow_turned, track_points
 
+Way = Callable[..., tuple[np.ndarray, np.ndarray]]
 SHIFT = np.array([3.0, -1.5])
 
 
@@ -34,14 +37,15 @@ def test_follows_a_sliding_picture(sliding: np.ndarray) -> None:
     assert np.quantile(error, 0.9) < 0.5
 
 
-def test_what_is_hidden_does_not_come_back(sliding: np.ndarray) -> None:
+@pytest.mark.parametrize("way", [follow, follow_turned])
+def test_what_is_hidden_does_not_come_back(sliding: np.ndarray, way: Way) -> None:
     """Another picture covers the left half: corners there are given up, the others not."""
     before, now = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in sliding[:2])
     rng = np.random.default_rng(8)
     other = cv2.GaussianBlur(rng.integers(0, 256, (84, 56)).astype(np.uint8), (0, 0), 2.0)
     now[:, :56] = cv2.normalize(other, None, 0, 255, cv2.NORM_MINMAX)
     here = find_corners(before, np.zeros((0, 2), np.float32), 200, 4)
-    there, good = follow(before, now, here, levels=3, max_return_px=0.7)
+    there, good = way(before, now, here, 3, 0.7)
     hidden = here[:, 0] < 56 - SHIFT[0] - 8
     shown = here[:, 0] > 56 + 8
     assert min(hidden.sum(), shown.sum()) > 30

@@ -57,5 +57,32 @@ def test_markers_delete_the_last_drawing_first() -> None:
     assert {m.header.frame_id for m in drawn} == {"world"}
 
 
+def test_each_box_is_drawn_as_itself() -> None:
+    other = GroundedBox("bed", 0.5, np.array([-1.0, 0, 1]), np.array([0.5, 1.5, 1]), QUAT[::-1])
+    drawn = messages.object_markers(STAMP, "world", [BOX, other]).markers[1:]
+    for box, cube, text in zip((BOX, other), drawn[::2], drawn[1::2], strict=True):
+        p, s, q = cube.pose.position, cube.scale, cube.pose.orientation
+        np.testing.assert_allclose([p.x, p.y, p.z, s.x, s.y, s.z], [*box.center, *box.size])
+        np.testing.assert_allclose([q.x, q.y, q.z, q.w], box.quat_xyzw)
+        np.testing.assert_allclose(
+            [cube.color.r, cube.color.g, cube.color.b], messages.colour_of(box.label), atol=1e-6
+        )
+        assert text.text == f"{box.label} {box.score:.2f}"
+        np.testing.assert_allclose([text.pose.position.x, text.pose.position.y], box.center[:2])
+
+
+def test_poses_keep_their_order_and_other_shapes_are_refused() -> None:
+    T = np.stack([make_transform(matrix_from_quat_xyzw(QUAT), [i, 2 * i, 3]) for i in range(3)])
+    poses = messages.pose_array(STAMP, "world", T).poses
+    for pose, matrix in zip(poses, T, strict=True):
+        np.testing.assert_allclose(messages.matrix_from_pose(pose), matrix, atol=1e-12)
+    assert messages.poses_from_matrices(T[:0]) == []
+    for wrong in (T[0], T[:, :3]):
+        with pytest.raises(ValueError, match="T: expected shape"):
+            messages.poses_from_matrices(wrong)
+    with pytest.raises(ValueError, match="T: expected shape"):
+        messages.pose_from_matrix(T)
+
+
 def test_a_label_keeps_its_colour() -> None:
     assert messages.colour_of("sofa") == messages.colour_of("sofa") != messages.colour_of("bed")

@@ -248,9 +248,8 @@ class _Problem:
         A = H + np.diag(damping * np.diag(H) + 1e-9) - eliminated @ between.T
         b = g - eliminated @ g_points.ravel()
         move = np.zeros(len(H))
-        free = slice(
-            6, len(H) if self.trust.log_focal is not None else -1
-        )  # the first is the world
+        last = len(H) if self.trust.log_focal is not None else len(H) - 1
+        free = slice(6, last)  # the first camera is the world
         move[free] = -np.linalg.solve(A[free, free], b[free])
         shift = g_points + (between.T @ move).reshape(-1, 3)
         shift = -np.einsum("pij,pj->pi", inverse, shift)

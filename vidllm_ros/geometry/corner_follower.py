@@ -22,8 +22,6 @@ from vidllm_ros.structures import Corners
 
 WORK_WIDTH_PX = 320
 MAX_CORNERS = 200
-MAX_LOST = 0.2  # share of the corners, or
-MAX_UNSEARCHED = 0.08  # image widths the view has moved, since new ones were looked for
 MAX_RETURN_SHARE = 0.002  # of the width: how far a corner may end from its start, there and back
 MAX_RETURN_PX = 0.7  # where that is less
 MAX_CREEP = 3.0  # of that; what lies farther off at the mark's own picture is something else
@@ -68,8 +66,6 @@ class CornerFollower:
         self._mark_ids = self._ids
         self._mark_uv = self._uv
         self._next_id = 0
-        self._moved = math.inf  # since new corners were looked for, image widths
-        self._searched = 0  # corners there were then
         self._scale = np.ones(2)
 
     def add(self, gray: NDArray[np.uint8], image_size: tuple[int, ...]) -> None:
@@ -93,20 +89,13 @@ class CornerFollower:
         return Corners(self._ids, (self._uv.astype(np.float64) + 0.5) * self._scale - 0.5)
 
     def mark(self) -> None:
-        """Remember where all corners are: `motion` counts from here. Find new ones in between.
+        """Find new corners where none are; remember where all are now: `motion` counts from here.
 
-        Only at marks are corners found, so that each is seen by at least one keyframe; and only
-        where many are lost or the view has moved on, for the search costs as much as following.
+        Only at marks are corners found, so that each is seen by at least one keyframe.
         """
         if self._gray is None:
             return
         gray = self._gray
-        self._moved += self.motion()
-        if self._moved >= MAX_UNSEARCHED or len(self._ids) < (1 - MAX_LOST) * self._searched:
-            self._find_more(gray)
-        self._mark_gray, self._mark_ids, self._mark_uv = gray, self._ids, self._uv
-
-    def _find_more(self, gray: NDArray[np.uint8]) -> None:
         wanted = self._max_corners - len(self._ids)
         if wanted > 0:
             apart = max(4, gray.shape[1] // 28)
@@ -114,7 +103,7 @@ class CornerFollower:
             self._ids = np.concatenate([self._ids, self._next_id + np.arange(len(found))])
             self._uv = np.concatenate([self._uv, found])
             self._next_id += len(found)
-        self._moved, self._searched = 0.0, len(self._ids)
+        self._mark_gray, self._mark_ids, self._mark_uv = gray, self._ids, self._uv
 
     def motion(self) -> float:
         """Say how far the view has moved since the mark: median of the corners, in image widths.

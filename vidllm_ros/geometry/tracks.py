@@ -29,7 +29,7 @@ FOLLOW = {
     "winSize": (SQUARE_PX, SQUARE_PX),
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03),
 }
-BACK_LEVELS = 1  # pyramid levels on the way back, which begins where the median corner came from
+BACK_LEVELS = 3  # of the pyramid on the way back, which begins where the median corner came from
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,8 @@ def follow(
     there, found, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
         before, now, here[:, None], None, maxLevel=levels, **FOLLOW
     )
-    guess = there - np.median(there[:, 0] - here, axis=0).astype(np.float32)
+    moved = (there[:, 0] - here)[found[:, 0] > 0]
+    guess = there - (np.median(moved, axis=0).astype(np.float32) if len(moved) else 0)
     back, returned, _ = cv2.calcOpticalFlowPyrLK(
         now, before, there, guess, maxLevel=min(BACK_LEVELS, levels),
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **FOLLOW,
@@ -184,8 +185,8 @@ def follow_turned(
     there, good = follow(before, now, here, levels, max_return_px)
     if good.sum() < MIN_TURN:
         return there, good
-    turn, _ = cv2.findHomography(here[good], there[good], cv2.RANSAC, TURN_PX)
-    if turn is None:  # all points on one line
+    turn, agree = cv2.findHomography(here[good], there[good], cv2.RANSAC, TURN_PX)
+    if turn is None or agree.sum() < max(MIN_TURN, good.sum() / 2):  # on one line, or no one turn
         return there, good
     height, width = now.shape
     warped = cv2.warpPerspective(
@@ -199,7 +200,8 @@ def follow_turned(
         return there, good
     start = np.where(good[rows, None], there[rows], moved[rows])
     fine, found = refind(turned, now, moved[rows], start, TURN_LEVELS)
-    back, returned = refind(now, turned, fine, moved[rows], TURN_LEVELS)
+    home = fine - np.median(fine - moved[rows], axis=0).astype(np.float32)
+    back, returned = refind(now, turned, fine, home, TURN_LEVELS)
     sound = found & returned & _inside(fine, now, BORDER_PX)
     sound &= np.linalg.norm(back - moved[rows], axis=1) < max_return_px
     there[rows], good = fine, np.zeros_like(good)
@@ -238,7 +240,7 @@ def find_corners(
     """
     height, width = image.shape
     step, block = 1, 5
-    if width >= HALVED_WIDTH_PX:
+    if width >= HALVED_WIDTH_PX and height >= HALVED_WIDTH_PX // 4:
         step, block = 2, 3
         size = (width // step, height // step)
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -32,7 +32,7 @@ from vidllm_ros.geometry.transforms import make_transform, matrix_from_quat_xyzw
 from vidllm_ros.msg import GroundedObject, GroundedObjectArray
 from vidllm_ros.ros.conversions import quats_xyzw_of
 from vidllm_ros.ros.stamps import header, ns_to_stamp, stamp_to_ns
-from vidllm_ros.structures import GroundedBox
+from vidllm_ros.structures import GroundedBox, check_shape
 
 _TEXT_HEIGHT_M = 0.12
 
@@ -51,15 +51,20 @@ def _pose(center: ArrayLike, quat_xyzw: ArrayLike) -> Pose:
 
 
 def poses_from_matrices(T: ArrayLike) -> list[Pose]:
-    """Make the poses of b in a from T_a_b (n, 4, 4)."""
-    matrices = np.asarray(T, float).reshape(-1, 4, 4)
+    """Make the poses of b in a from T_a_b (n, 4, 4).
+
+    Raises:
+        ValueError: the shape differs.
+    """
+    matrices = np.asarray(T, float)
+    check_shape("T", matrices, (None, 4, 4))
     quats = quats_xyzw_of(matrices[:, :3, :3])
     return [_pose(t, quat) for t, quat in zip(matrices[:, :3, 3], quats, strict=True)]
 
 
 def pose_from_matrix(T: ArrayLike) -> Pose:
     """Make the pose of b in a from T_a_b (4, 4)."""
-    return poses_from_matrices(T)[0]
+    return poses_from_matrices(np.asarray(T, float)[None])[0]
 
 
 def matrix_from_pose(pose: Pose) -> NDArray[np.float64]:
