@@ -90,6 +90,13 @@ def test_own_camera_with_few_frames_and_own_question(pretended, film, tmp_path, 
     assert "truth: not known" in shown.out + shown.err
 
 
+def test_a_question_of_ones_own_wants_ones_own_film(pretended, tmp_path, capsys):
+    code = demo.main(["--ask", "is it dark?", "--out", str(tmp_path / "out")])
+    assert code != 0
+    assert "--ask: expected --input beside it" in capsys.readouterr().err
+    assert not (pretended / "node_arguments").exists()
+
+
 def test_a_failing_node_is_shown_and_nothing_is_written(pretended, film, tmp_path, capsys):
     (pretended / "node_fails").write_text("")
     out = tmp_path / "out"

@@ -92,7 +92,9 @@ def open_camera(
     if topic is not None:
         raise UserError(f"--topic: expected a bag as --input, got none to look for {topic} in")
     if asked:
-        note("--ask: goes with --input; a room is asked what its truth can answer")
+        raise UserError(
+            "--ask: expected --input beside it; a room is asked what its truth can answer"
+        )
     camera = RoomCamera(room)
     if camera.is_of_training:
         note(f"--room: training may have seen room {room}; unseen ones begin at {FIRST_UNSEEN}")
