@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from vidllm_ros.network.acceleration import (
@@ -15,6 +16,7 @@ from vidllm_ros.network.acceleration import (
     probe_attention,
     why_not_quantize,
 )
+from vidllm_ros.network.vidllm import VidLLM
 
 CPU = torch.device("cpu")
 
@@ -47,6 +49,17 @@ def test_compiled_blocks_compute_the_same_under_the_same_keys(build_tiny):
         compiled, expected = fast.geometry(images), plain.geometry(images)
     torch.testing.assert_close(compiled.depth_rel, expected.depth_rel, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(compiled.metric_depth.depth, expected.metric_depth.depth)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_compiling_asks_for_no_cuda_graphs(build_tiny, monkeypatch, device):
+    model, asked = build_tiny(), []
+    monkeypatch.setattr(VidLLM, "device", torch.device(device))
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: asked.append((self, how)))
+    accelerate(model, Acceleration(compile=True))
+    assert [module for module, _ in asked] == _repeated(model)
+    for _, how in asked:
+        assert how == {"dynamic": False, "mode": "default"}  # not "reduce-overhead"
 
 
 def test_the_probe_times_what_runs_here_and_the_order_follows():

@@ -43,8 +43,8 @@ class Acceleration:
     """What to switch on.
 
     Attributes:
-        compile: torch.compile of the repeated blocks and the dense decoders, static shapes; on a
-            GPU with CUDA graphs. Costs minutes at the first window.
+        compile: torch.compile of the repeated blocks and the dense decoders, static shapes; no
+            CUDA graphs. Costs minutes at the first window.
         channels_last: dense heads hold their maps channel by channel for each pixel.
         quantize: "none", "int8" or "int4", of the language model's linear layers; needs torchao.
     """
@@ -79,10 +79,10 @@ def accelerate(model: VidLLM, choice: Acceleration) -> VidLLM:
     if choice.quantize != "none":
         quantize_language(model, choice.quantize, model.device)
     if choice.compile:
-        mode = "reduce-overhead" if model.device.type == "cuda" else "default"
         for module in _repeated(model):
-            # In place: a wrapped module would rename the weights' keys.
-            module.compile(dynamic=False, mode=mode)
+            # In place: a wrapped module would rename the weights' keys. Without CUDA graphs, which
+            # overwrite outputs that are kept (PyTorch issues 152887, 160281).
+            module.compile(dynamic=False, mode="default")
     return model
 
 
