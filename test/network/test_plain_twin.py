@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from vidllm_ros.network import plain_twin
+from vidllm_ros.network.acceleration import Acceleration, accelerate
+from vidllm_ros.network.dense_head import DPTDecoder, Finish
 from vidllm_ros.network.language import next_token
 
 SIZE = (42, 56)
@@ -45,6 +47,72 @@ def test_every_stage_equals_its_literal_twin(model, images):
     lean = model.metric_depth(encoded.levels, encoded.grid, SIZE, keep_bins=False).depth
     literal = plain_twin.metric_depth(model.metric_depth, encoded.levels, encoded.grid, SIZE)
     torch.testing.assert_close(lean, literal, atol=1e-5, rtol=1e-4)
+
+
+def refuse(*_, **__):
+    raise AssertionError("the fast path was called")
+
+
+@pytest.mark.parametrize("full_size", [True, False])
+@torch.no_grad()
+def test_metric_depth_is_written_out_for_every_bin(build_tiny, images, monkeypatch, full_size):
+    model = build_tiny(metric_full_size=full_size)
+    head = model.metric_depth
+    decoder = head.decoder
+    assert not decoder.uv_embedding
+    assert isinstance(decoder.norm, torch.nn.Identity)
+    assert not any(fusion.out_unit.rectified for fusion in decoder.fusions)
+    for layer in (head.pixel, head.residual, head.binomial):  # the residual starts at zero
+        torch.nn.init.normal_(layer.weight, 0, 0.5)
+    torch.nn.init.normal_(head.residual.bias, 0, 0.5)
+    encoded = model.encoder(images)
+    kept = head(encoded.levels, encoded.grid, SIZE, keep_bins=True).depth
+    lean = head(encoded.levels, encoded.grid, SIZE, keep_bins=False).depth
+    for fast in (DPTDecoder, Finish, type(head)):
+        monkeypatch.setattr(fast, "forward", refuse)
+    literal = plain_twin.metric_depth(head, encoded.levels, encoded.grid, SIZE)
+    assert literal.std() > 0.05
+    torch.testing.assert_close(kept, literal, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(lean, literal, atol=1e-5, rtol=1e-4)
+
+
+def test_attractor_centres_have_no_twin(build_tiny):
+    head = build_tiny(metric_centers="attractor").metric_depth
+    with pytest.raises(ValueError, match="expected residual centers"):
+        plain_twin.metric_depth(head, [], (3, 4), SIZE)
+
+
+@torch.no_grad()
+def test_no_twin_runs_what_is_compiled(model, images, monkeypatch):
+    grid, layers = model.encoder(images).grid, model.config.aggregator_layers
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
+    accelerate(model, Acceleration(compile=True))
+    with pytest.raises(AssertionError, match="fast path"):
+        model.encoder(images)
+    encoded = plain_twin.encode(model.encoder, images)
+    tokens = model.adapter(encoded.patch_tokens).geometry
+    levels = plain_twin.aggregate(model.aggregator, tokens, grid).patch_levels(layers)
+    plain_twin.dense(model.depth_head, levels, grid, SIZE)
+    plain_twin.metric_depth(model.metric_depth, encoded.levels, grid, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("limit", "shapes"),
+    [(1, 4 * [(2, 1, 10, 10)]), (400, 2 * [(2, 2, 10, 10)]), (1 << 30, [(2, 4, 10, 10)])],
+)
+def test_a_large_table_of_scores_is_made_head_by_head(monkeypatch, limit, shapes):
+    q, k, v = torch.randn(3, 2, 4, 10, 8, generator=torch.Generator().manual_seed(5))
+    expected = torch.softmax(q @ k.mT / 8**0.5, -1) @ v
+    softmax, tables = torch.softmax, []
+
+    def watched(scores, dim):
+        tables.append(scores.shape)
+        return softmax(scores, dim)
+
+    monkeypatch.setattr(torch, "softmax", watched)
+    monkeypatch.setattr(plain_twin, "TABLE_VALUES", limit)
+    torch.testing.assert_close(plain_twin.attend(q, k, v), expected)
+    assert tables == shapes
 
 
 @torch.no_grad()

@@ -2,17 +2,18 @@
 """The network written out literally, with the same weights: what every fast path must equal.
 
 Attention is a product, a softmax and a product; every layer's output is kept as the published
-code keeps it; maps are enlarged before the 1x1 convolution; bins are made one by one; a question
-reads the scene again for each of its words. Benchmarks time it, tests compare with it, and
-nothing else calls it. Next: vidllm.py, the network as it is run.
+code keeps it; maps are enlarged before the 1x1 convolution; each bin has a probability and a
+centre; a question reads the scene again for each of its words. What acceleration.py compiles is
+not called. Benchmarks time it, tests compare with it. Next: vidllm.py, the network as it is run.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vidllm_ros.network.aggregator import Aggregator, AggregatorOutput
@@ -20,16 +21,25 @@ from vidllm_ros.network.dense_head import DPTDecoder, DPTHead, ResidualUnit, res
 from vidllm_ros.network.encoder import Encoder, EncoderOutput
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import Attention, Block, RotaryTables
-from vidllm_ros.network.metric_depth import MetricDepth
+from vidllm_ros.network.metric_depth import MAX_TEMPERATURE, MIN_TEMPERATURE, MetricDepth
 from vidllm_ros.network.uv_embedding import UV_WEIGHT, uv_embedding
 
 FRAMES_AT_A_TIME = 8
+TABLE_VALUES = 1 << 30  # of scores; one head over a window at paper size has 1.1 billion
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt d) v over (..., P, d), the whole table in memory."""
-    scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
-    return torch.softmax(scores, dim=-1) @ v
+    """softmax(q k^T / sqrt d) v over (B, heads, P, d), the whole table of a head in memory.
+
+    Heads one by one where the table of all is large: at paper size it would be 36 GB in bfloat16,
+    and autocast makes its softmax float32.
+    """
+    step = max(1, TABLE_VALUES // (len(q) * q.shape[-2] * k.shape[-2]))
+    heads = []
+    for some_q, some_k, some_v in zip(*(x.split(step, dim=1) for x in (q, k, v)), strict=True):
+        scores = some_q @ some_k.transpose(-2, -1) / q.shape[-1] ** 0.5
+        heads.append(torch.softmax(scores, dim=-1) @ some_v)
+    return torch.cat(heads, dim=1)
 
 
 def rotate(x: Tensor, tables: RotaryTables) -> Tensor:
@@ -77,7 +87,7 @@ def encode(encoder: Encoder, images: Tensor) -> EncoderOutput:
         hidden = backbone.embeddings(encoder._normalise(images.flatten(0, 1)))
         kept = []
         for layer in backbone.encoder.layer:
-            hidden = layer(hidden, None)
+            hidden = layer.forward(hidden, None)  # a call would run what was compiled
             kept.append(hidden)
     finally:
         backbone.config._attn_implementation = before
@@ -159,8 +169,47 @@ def dense(
 def metric_depth(
     head: MetricDepth, levels: list[Tensor], grid: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Return depth (B, S, H, W), m, through probabilities and centres of every bin."""
-    return head(levels, grid, size, frames_chunk=FRAMES_AT_A_TIME, keep_bins=True).depth
+    """Return depth (B, S, H, W), m, through probabilities and centres of every bin.
+
+    Raises:
+        ValueError: the centres are not the residual ones of Sec. 3.2.
+    """
+    if head.residual is None:
+        raise ValueError("head: expected residual centers, got attractors; take others")
+    batch, frames = levels[0].shape[:2]
+    flat = [level.flatten(0, 1) for level in levels]
+    read_at = size if head.full_size else (8 * grid[0], 8 * grid[1])
+    depth = []
+    for i in range(0, batch * frames, FRAMES_AT_A_TIME):
+        final = decode(head.decoder, [level[i : i + FRAMES_AT_A_TIME] for level in flat],
+                       grid, read_at)  # fmt: skip
+        pixel = functional.relu(head.pixel(final))
+        shift = _float32(head.residual, pixel)  # (F, A, h', w')
+        centers = (head.log_centers.float().exp().view(1, -1, 1, 1) + shift).clamp(*head.range_m)
+        expected = (_bin_probabilities(head, pixel) * centers).sum(1, keepdim=True)
+        depth.append(resize(expected.clamp(*head.range_m), size))
+    return torch.cat(depth).reshape(batch, frames, *size)
+
+
+def _bin_probabilities(head: MetricDepth, pixel: Tensor) -> Tensor:
+    """Return the softened binomial over bins, (F, A, h', w'), of (F, C, h', w')."""
+    raw = functional.softplus(_float32(head.binomial, functional.gelu(head.hidden(pixel)))) + 1e-4
+    success = raw[:, :1] / (raw[:, :1] + raw[:, 1:2])
+    share = raw[:, 2:3] / (raw[:, 2:3] + raw[:, 3:])
+    temperature = MIN_TEMPERATURE + (MAX_TEMPERATURE - MIN_TEMPERATURE) * share
+    hit, miss = success.clamp(1e-4, 1).log(), (1 - success).clamp(1e-4, 1).log()
+    index = torch.arange(head.bins, device=pixel.device, dtype=torch.float32).view(1, -1, 1, 1)
+    last = head.bins - 1
+    k, rest = index + 1e-7, last - index + 1e-7  # their logarithms stay finite
+    choose = last * math.log(last) - k * k.log() - rest * rest.log()  # Stirling's, no root
+    logits = choose + index * hit + (last - index) * miss
+    return torch.softmax(logits / temperature, dim=1)
+
+
+def _float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        assert conv.bias is not None
+        return functional.conv2d(x.float(), conv.weight.float(), conv.bias.float())
 
 
 def next_token(language: SceneLanguageModel, scene_embeds: Tensor, ids: Tensor) -> Tensor:
