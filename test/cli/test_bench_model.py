@@ -2,6 +2,7 @@
 """The command end to end at a small size; no speed is asserted."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -34,6 +35,34 @@ def test_the_report_adds_up(tmp_path, capsys):
     assert report["attention_kernels_ms"]
     assert out.with_suffix(".png").stat().st_size > 1000
     assert json.loads(capsys.readouterr().out) == {"speedup_vs_plain": report["speedup_vs_plain"]}
+
+
+def test_the_command_in_a_report_is_the_one_that_was_run(tmp_path, monkeypatch):
+    out, size = tmp_path / "a b.json", ["--frames", "8", "--resolution", "28x42"]
+    chosen = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **how: chosen.append(how))
+    rest = ["--precision", "bfloat16", "--repetitions", "1", "--clock", "cpu", "--no-plain"]
+    options = [*size, *rest, "--compile", "--channels-last", "--out", str(out)]
+    assert bench.main(["model", *options]) == 0
+    assert chosen
+    report = json.loads(out.read_text())
+    assert {"transformers", "torchao", "cuda", "cudnn", "driver"} <= set(report)
+    vidllm, name, *words = shlex.split(report["command"])
+    assert (vidllm, name) == ("vidllm", "bench")
+    assert " ".join(size) in " ".join(words)
+    assert set(options) <= set(words)
+    out.unlink()
+    assert bench.main(words) == 0  # it can be run again, and says the same
+    assert json.loads(out.read_text())["command"] == report["command"]
+
+
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_built(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="expected one of 1 GPUs, got 'cuda:7'"):
+        bench_stages.StageBench(
+            VidLLMConfig(), Workload(8, (28, 42), 20), "cuda:7", "float32", Acceleration()
+        )
 
 
 def test_the_account_of_paper_size_needs_no_weights(capsys):
@@ -74,7 +103,9 @@ def test_a_twin_without_memory_is_left_out_by_name(monkeypatch):
         (["--size", "huge"], "nano or paper"),
         (["--resolution", "84"], "HxW"),
         (["--precision", "int2"], "expected auto"),
-        (["--device", "cuda"], "torch sees none"),
+        (["--device", "cuda"], "sees none; install a CUDA build and driver, or set device to cpu"),
+        (["--device", "gpu"], "device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+        (["--account", "--quantize", "int4"], "quantize: expected none with --account, got"),
     ],
 )
 def test_mistakes_are_said_in_words(options, said, capsys, tmp_path):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import transformers
+
 from vidllm_ros.cli import bench
-from vidllm_ros.cli.bench_report import Bar, print_bars, surroundings, with_bars
+from vidllm_ros.cli.bench_report import Bar, print_bars, surroundings, version_of, with_bars
 
 BARS = (Bar("cost", 0.1, "less is better"), Bar("gain", 1.5, "more is better", is_least=True))
 
@@ -30,6 +32,9 @@ def test_a_report_says_where_it_was_made():
     assert said["cpu"]
     assert said["cores"] >= 1
     assert {"date", "torch", "numpy", "load_average", "gpu"} <= set(said)
+    assert {"driver", "cuda", "cudnn", "torchao"} <= set(said)
+    assert said["transformers"] == transformers.__version__
+    assert version_of("no-package-of-this-name") is None
 
 
 def test_bench_names_its_benchmarks(capsys):

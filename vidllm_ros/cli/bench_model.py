@@ -49,7 +49,7 @@ def bench_model(
     size: Annotated[str, typer.Option(help="nano or paper")] = "nano",
     frames: Annotated[int, typer.Option(min=8, help="of a window")] = 32,
     resolution: Annotated[str, typer.Option(help="HxW px; by size where empty")] = "",
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "cpu",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
     repetitions: Annotated[int, typer.Option(min=1, help="of each stage")] = 7,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the blocks")] = False,
@@ -68,6 +68,11 @@ def bench_model(
     check_file_target("--out", out, ".json")
     config, load = _workload(size, frames, resolution or RESOLUTIONS.get(size, ""))
     if account:
+        if quantize != "none":
+            raise ValueError(
+                f"quantize: expected none with --account, got {quantize!r}; the account counts "
+                "weights as they are, so leave it out"
+            )
         print_account(config, load)
         return
     from vidllm_ros.cli.bench_stages import StageBench
@@ -83,7 +88,13 @@ def bench_model(
     report["process_peak_gb"] = round(
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3
     )
-    report |= surroundings(["model", "--size", size, "--frames", str(frames), "--device", device])
+    said = {"size": size, "frames": frames, "resolution": "x".join(map(str, load.size))}
+    said |= {"device": device, "precision": precision, "repetitions": repetitions}
+    said |= {"quantize": quantize, "clock": clock, "out": out}
+    flags = {"--compile": compiled, "--channels-last": channels_last, "--no-plain": not plain}
+    arguments = [word for name, value in said.items() for word in (f"--{name}", str(value))]
+    arguments += [flag for flag, is_on in flags.items() if is_on]
+    report |= surroundings(["model", *arguments])
     bars = bars_of(size, quantize)
     report = with_bars(report, bars)
     write_json(out, report)

@@ -8,6 +8,7 @@ shown as such and never as met. Next: bench_node.py and bench_model.py, which fi
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import os
 import platform
 import shlex
@@ -50,7 +51,7 @@ def surroundings(arguments: Sequence[str]) -> dict[str, Any]:
     import numpy
     import torch
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    has_gpu = torch.cuda.is_available()
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "command": f"vidllm bench {shlex.join(arguments)}",
@@ -58,11 +59,32 @@ def surroundings(arguments: Sequence[str]) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if has_gpu else None,
+        "driver": driver_version() if has_gpu else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
+        "transformers": version_of("transformers"),
+        "torchao": version_of("torchao"),
     }
+
+
+def version_of(package: str) -> str | None:
+    """Return the version that is installed; None where it is not."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def driver_version() -> str | None:
+    """Return the GPU driver's version as torch finds it; None where it does not."""
+    from torch.utils import collect_env
+
+    found = collect_env.get_nvidia_driver_version(collect_env.run)
+    return None if found is None else str(found)
 
 
 def cpu_name() -> str:

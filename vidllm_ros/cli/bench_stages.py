@@ -27,6 +27,7 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.language import next_token
 from vidllm_ros.network.metric_geometry import frames_with_metric_depth
 from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.streaming.loading import choose_device
 from vidllm_ros.streaming.memory_steps import free_memory, is_out_of_memory
 from vidllm_ros.streaming.repeated_timing import Call, Clock, measure_in_turn, spread_of
 
@@ -54,9 +55,7 @@ class StageBench:
         precision: str,
         choice: Acceleration,
     ) -> None:
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device: expected a GPU for {device!r}, torch sees none; take cpu")
+        self.device = choose_device(device)
         if precision == "auto":
             precision = "bfloat16" if self.device.type == "cuda" else "float32"
         if precision not in PRECISIONS:
