@@ -134,4 +134,6 @@ def test_metric_depth_is_timed_as_a_window_runs_it_and_its_twin_for_every_frame(
     )
     stage = found._stages()["metric_depth"]
     read = frames_with_metric_depth(8, config)
-    torch.testing.assert_close(stage.run().depth, stage.plain()[:, read], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        stage.run().depth, stage.plain().depth[:, read], atol=1e-5, rtol=1e-4
+    )

@@ -21,7 +21,12 @@ from vidllm_ros.network.dense_head import DPTDecoder, DPTHead, ResidualUnit, res
 from vidllm_ros.network.encoder import Encoder, EncoderOutput
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import Attention, Block, RotaryTables
-from vidllm_ros.network.metric_depth import MAX_TEMPERATURE, MIN_TEMPERATURE, MetricDepth
+from vidllm_ros.network.metric_depth import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    MetricDepth,
+    MetricDepthOutput,
+)
 from vidllm_ros.network.uv_embedding import UV_WEIGHT, uv_embedding
 
 FRAMES_AT_A_TIME = 8
@@ -168,8 +173,8 @@ def dense(
 
 def metric_depth(
     head: MetricDepth, levels: list[Tensor], grid: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
-    """Return depth (B, S, H, W), m, through probabilities and centres of every bin.
+) -> MetricDepthOutput:
+    """Return depth and, of every frame and bin, probabilities and centres.
 
     Raises:
         ValueError: the centres are not the residual ones of Sec. 3.2.
@@ -179,16 +184,18 @@ def metric_depth(
     batch, frames = levels[0].shape[:2]
     flat = [level.flatten(0, 1) for level in levels]
     read_at = size if head.full_size else (8 * grid[0], 8 * grid[1])
-    depth = []
+    base = head.log_centers.float().exp().view(1, -1, 1, 1)
+    parts = []
     for i in range(0, batch * frames, FRAMES_AT_A_TIME):
         final = decode(head.decoder, [level[i : i + FRAMES_AT_A_TIME] for level in flat],
                        grid, read_at)  # fmt: skip
         pixel = functional.relu(head.pixel(final))
-        shift = _float32(head.residual, pixel)  # (F, A, h', w')
-        centers = (head.log_centers.float().exp().view(1, -1, 1, 1) + shift).clamp(*head.range_m)
-        expected = (_bin_probabilities(head, pixel) * centers).sum(1, keepdim=True)
-        depth.append(resize(expected.clamp(*head.range_m), size))
-    return torch.cat(depth).reshape(batch, frames, *size)
+        centers = (base + _float32(head.residual, pixel)).clamp(*head.range_m)  # (F, A, h', w')
+        probabilities = _bin_probabilities(head, pixel)
+        expected = (probabilities * centers).sum(1, keepdim=True)
+        parts.append((resize(expected.clamp(*head.range_m), size), probabilities, centers))
+    depth, probabilities, centers = (torch.cat(part) for part in zip(*parts, strict=True))
+    return MetricDepthOutput(depth.reshape(batch, frames, *size), probabilities, centers)
 
 
 def _bin_probabilities(head: MetricDepth, pixel: Tensor) -> Tensor:
