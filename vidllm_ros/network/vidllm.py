@@ -169,20 +169,22 @@ class VidLLM(PreTrainedModel):
         """
         adapted = self._adapt(encoded)
         frames, device = encoded.patch_tokens.shape[1], encoded.patch_tokens.device
-        if dense_frames is None:
-            dense_frames = torch.arange(frames, device=device)
         aggregated = self.aggregator(adapted.geometry, encoded.grid)
-        levels = [
-            level.index_select(1, dense_frames)
-            for level in aggregated.patch_levels(self.config.aggregator_layers)
-        ]
+        levels = aggregated.patch_levels(self.config.aggregator_layers)
+        seen, scaled = encoded.levels, None
+        if metric_frames is not None:
+            scaled = torch.tensor(metric_frames, dtype=torch.long, device=device)
+        if dense_frames is None:  # of all frames: a select would copy every level
+            dense_frames = torch.arange(frames, device=device)
+        else:
+            levels = [level.index_select(1, dense_frames) for level in levels]
+            scaled = dense_frames if scaled is None else dense_frames[scaled]
+        if scaled is not None:
+            seen = [level.index_select(1, scaled) for level in seen]
         depth = self.depth_head(levels, encoded.grid, size)
         points = None
         if self.point_head is not None and self.training:
             points = self.point_head(levels, encoded.grid, size)
-        seen = [level.index_select(1, dense_frames) for level in encoded.levels]
-        if metric_frames is not None:
-            seen = [level[:, metric_frames] for level in seen]
         if not self.config.metric_trains_encoder:
             seen = [level.detach() for level in seen]
         return GeometryOutput(
