@@ -7,6 +7,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidllm_ros.network.account import Account, Workload
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.dense_head import build_depth_head
 from vidllm_ros.network.language import next_token
 from vidllm_ros.network.presets import paper_config
 
@@ -94,6 +96,17 @@ def test_paper_size_is_what_the_published_numbers_say():
     assert stages["aggregator"].attention_flops / 1e12 == pytest.approx(109.1 + 3.4, rel=0.02)
     assert stages["prefill"].weight_bytes == pytest.approx(2 * 6.476e9, rel=0.01)
     assert tera["prefill"] + tera["first_token"] == pytest.approx(44.1, rel=0.03)
+
+
+@pytest.mark.parametrize("frames", [1, 8, 9, 32])
+def test_dense_maps_are_of_the_frames_a_decoder_takes_at_a_time(frames):
+    config = VidLLMConfig()  # small maps as the bundled network's: up to 21 frames would fit
+    decoder = build_depth_head(config).decoder
+    maps = [
+        Account(config, Workload(count, (84, 112), SCENE)).kept_bytes()["dense_maps"]
+        for count in (frames, 1)
+    ]
+    assert maps[0] / maps[1] == decoder.frames_at_a_time(frames, 6 * 8)
 
 
 def test_a_size_of_broken_patches_is_refused():

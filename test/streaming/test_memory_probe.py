@@ -13,7 +13,14 @@ from vidllm_ros.network.memory_plan import Rung
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.streaming import memory_probe
 from vidllm_ros.streaming.loading import MEMORY_STEPS, Fit, LoadingError, load_backend
-from vidllm_ros.streaming.memory_probe import MemoryMeter, Trial, rungs_left, usable_rungs
+from vidllm_ros.streaming.memory_probe import (
+    MemoryMeter,
+    Trial,
+    run_window,
+    rungs_left,
+    usable_rungs,
+)
+from vidllm_ros.streaming.memory_prospect import vidllm_prospect
 from vidllm_ros.streaming.memory_steps import MemoryStep, MemorySteps
 
 NANO = Path(__file__).parents[2] / "models" / "vidllm-nano"
@@ -62,9 +69,26 @@ def test_where_there_is_plenty_a_small_window_is_measured_and_nothing_given_up(w
     assert len(loaded.backend.frame_cache) == 0  # nothing of it is remembered
 
 
+def test_an_account_corrected_by_a_small_window_covers_the_whole_one():
+    prospect = vidllm_prospect(NANO, CPU, torch.float32)
+    model = prospect.load("none")
+    full, small = Rung("full", "none", 32, 1.0), Rung("probe", "none", 8, 1.0)
+    run_window(prospect, model, CPU, full)  # what a first window of a process takes once for all
+
+    def least_mib(rung: Rung) -> float:
+        """Of two: what else the process does meanwhile can only be added."""
+        return min(run_window(prospect, model, CPU, rung).took["window"] for _ in "ab") / MIB
+
+    def reckoned_mib(rung: Rung) -> float:
+        return prospect.account.stage_bytes(rung)["window"] / MIB
+
+    corrected = max(1.0, least_mib(small) / reckoned_mib(small)) * reckoned_mib(full)
+    assert least_mib(full) < corrected
+
+
 def test_what_is_measured_decides_and_not_the_account(pretend_free, monkeypatch):
     monkeypatch.setattr(memory_probe, "run_window", lambda *_: took(90))
-    pretend_free(130)
+    pretend_free(210)
     chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32)).memory
     assert chosen.rung.name == "half_frames"
     assert chosen.step == MemoryStep(0.5, 1.0, 16)
@@ -81,7 +105,7 @@ def test_where_it_is_tight_the_window_is_tried_and_a_smaller_one_taken(pretend_f
         return took(60)
 
     monkeypatch.setattr(memory_probe, "run_window", run)
-    pretend_free(130)
+    pretend_free(160)
     chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32)).memory
     assert tried == [(8, 1.0), (32, 1.0), (16, 1.0)]
     assert chosen.rung == Rung("quarter_frames", "none", 8, 1.0)

@@ -11,7 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.dense_head import LAST_CHANNELS
+from vidllm_ros.network.dense_head import (
+    DECODER_VALUES,
+    LAST_CHANNELS,
+    LEAST_FRAMES,
+    in_turns,
+)
 from vidllm_ros.network.metric_depth import PIXEL_CHANNELS
 from vidllm_ros.network.scale_alignment import frames_read
 
@@ -273,14 +278,14 @@ class Account:
         keys = (
             int(language["hidden_size"]) * int(language.get("num_key_value_heads", heads)) // heads
         )
-        widest = max(
-            64 * self.patches * config.dense_features, self.pixels * config.dense_features / 2
-        )
+        finest = 64 * self.patches * config.dense_features
+        at_a_time = in_turns(load.frames, finest, DECODER_VALUES, LEAST_FRAMES)
+        widest = max(finest, self.pixels * config.dense_features / 2)
         return {
             "encoder_levels": 5.0 * tokens * config.width * size,
             "aggregator_levels": 4.0 * (tokens + special) * 2 * config.width * size,
             "block": 12.0 * (tokens + special) * config.width * size,
-            "dense_maps": 6.0 * min(8, load.frames) * widest * size,
+            "dense_maps": 6.0 * at_a_time * widest * size,
             "outputs": 6.0 * load.frames * self.pixels * 4,
             "scene_cache": 2.0
             * int(language["num_hidden_layers"])
