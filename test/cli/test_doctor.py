@@ -13,8 +13,12 @@ import pytest
 from vidllm_ros.cli import doctor, doctor_camera, doctor_machine
 from vidllm_ros.cli.doctor_camera import check_camera, judge
 from vidllm_ros.cli.doctor_findings import Finding, Level
+from vidllm_ros.network import concat_account
+from vidllm_ros.network.concat_account import ConcatenationAccount
 from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
-from vidllm_ros.streaming import loading
+from vidllm_ros.network.memory_plan import Weights
+from vidllm_ros.streaming import loading, memory_probe
+from vidllm_ros.streaming.window_types import WindowSettings
 
 IMAGE = "sensor_msgs/msg/Image"
 CAMERA = {
@@ -184,6 +188,30 @@ def test_public_models_that_do_not_fit(
     finding = next(iter(doctor_machine.check_concatenation(public_models, "cpu")))
     assert (finding.what, finding.level.value) == ("memory", level)
     assert words in finding.words
+
+
+def test_public_models_that_fit_only_with_a_quantised_language_model_pass(
+    public_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = ConcatenationAccount
+    monkeypatch.setattr(account, "stage_bytes", lambda self, rung: {"geometry": rung.frames << 20})
+    weights = Weights(geometry=0, language=200 << 20, tables=0)
+    whole = concat_account.look_at_concatenation
+    monkeypatch.setattr(
+        concat_account, "look_at_concatenation", lambda *a: (whole(*a)[0], weights)
+    )
+    monkeypatch.setattr("vidllm_ros.network.memory.free_bytes", lambda _: 170 << 20)
+    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "")
+    finding = next(iter(doctor_machine.check_concatenation(public_models, "cuda")))
+    assert finding.level is Level.OK
+    size = WindowSettings.size
+    assert finding.words.startswith(f"language model in int8, {size} frames: needs 146 MiB")
+    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "expected torchao")
+    finding = next(iter(doctor_machine.check_concatenation(public_models, "cuda")))
+    assert finding.level is Level.FAIL
+    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "")
+    finding = next(iter(doctor_machine.check_concatenation(public_models, "cpu")))
+    assert finding.level is Level.FAIL  # there the weights lie whole before they are quantised
 
 
 def test_a_public_model_that_is_not_there_is_named(

@@ -23,9 +23,9 @@ from vidllm_ros.streaming.loading import (
     choose_precision,
     find_model,
 )
+from vidllm_ros.streaming.window_types import WindowSettings
 
 _IMPORT_S = 60.0
-FRAMES = 32  # of the node's window
 _CV_BRIDGE = """
 import numpy as np
 from cv_bridge import CvBridge
@@ -126,11 +126,13 @@ def check_concatenation(folder: Path, device: str) -> Iterator[Finding]:
     from vidllm_ros.network.concat_metric_depth import look_at_metric_depth
     from vidllm_ros.network.concatenation import locate_parts
     from vidllm_ros.network.memory import free_bytes
-    from vidllm_ros.network.memory_plan import ladder, plan_memory
+    from vidllm_ros.network.memory_plan import plan_memory
+    from vidllm_ros.streaming.memory_probe import AUTO, usable_rungs
 
+    where = torch.device(device)
     try:
         manifest = read_manifest(folder)
-        dtype = choose_precision("auto", torch.device(device))
+        dtype = choose_precision("auto", where)
         account, weights = look_at_concatenation(folder, dtype)
         if manifest.scale != "none":
             look_at_metric_depth(locate_parts(folder, manifest)["metric_depth"])
@@ -138,11 +140,14 @@ def check_concatenation(folder: Path, device: str) -> Iterator[Finding]:
         fix = "copy the part again, or name another with `vidllm concatenate`"
         yield fail("weights", one_sentence(error), fix)
         return
-    plan = plan_memory(account, weights, free_bytes(device), ladder(FRAMES, ()))
+    frames = WindowSettings.size  # the node's default
+    rungs = usable_rungs(frames, AUTO, where, dtype)
+    whole_first = where.type == "cpu"  # as the node loads
+    plan = plan_memory(account, weights, free_bytes(device), rungs, whole_first=whole_first)
     words = f"{plan.words} on {device}"
     if not plan.fits:
         yield fail("memory", words, "take smaller parts or another device")
-    elif plan.rung.frames < FRAMES:
+    elif plan.rung.frames < frames:
         yield warn("memory", f"{words}: not the whole window", "free memory, or a smaller part")
     else:
         yield ok("memory", words)
