@@ -118,6 +118,18 @@ def test_a_model_that_reads_little_is_shown_fewer_frames(
         (["--llava-3d", "{}/llava_3d"], "--metric-depth: expected a metric-depth model"),
         (["--llava-3d", "{}/vlm", "--metric-depth", "{}/depth"], "run as backend vggt_vlm"),
         (["--vlm", "{}/clip", "--scale", "none"], "language: expected a vision-language model"),
+        (["--vlm", "{}/llava_3d", "--scale", "none"], "llava_llama'; use --llava-3d"),
+        (["--vlm", "{}/vlm", "--metric-depth", "{}/empty"], "--metric-depth: metric_depth: exp"),
+        (["--vlm", "{}/empty", "--scale", "none"], "--vlm: language: expected"),
+        (
+            ["--llava-3d", "{}/empty", "--metric-depth", "{}/depth"],
+            "--llava-3d: weights: expected *.safetensors",
+        ),
+        (
+            ["--llava-3d", "{}/llava_3d", "--metric-depth", "{}/depth", "--clip", "{}/empty"],
+            "--clip: weights: expected *.safetensors",
+        ),
+        (["--vggt", "{}/empty", "--vlm", "{}/vlm", "--scale", "none"], "--vggt: weights: exp"),
         (["--vlm", "{}/nothing", "--scale", "none"], "--vlm: expected a file, a folder or"),
         (
             ["--vlm", "{}/vlm", "--metric-depth", "{}/depth_relative"],
@@ -132,6 +144,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (public_parts / "empty").mkdir(exist_ok=True)
     filled = [option.format(public_parts) for option in options]
     assert made(public_parts, tmp_path / "out", *filled) == 1
     assert words in capsys.readouterr().err

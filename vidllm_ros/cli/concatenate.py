@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 WHERE = "file, folder or hub id"
+LLAVA_3D_TYPE = "llava_llama"
+"""The model_type of LLaVA-3D, and of older LLaVA, which transformers has no class for either."""
 
 
 class Scale(str, Enum):
@@ -141,18 +144,43 @@ def look_at_parts(manifest: Manifest, home: Path) -> None:
     from vidllm_ros.network.concat_metric_depth import look_at_metric_depth
     from vidllm_ros.network.concat_vlm import look_at_vlm
     from vidllm_ros.network.concatenation import locate_parts
-    from vidllm_ros.network.convert_files import weight_files
+    from vidllm_ros.network.convert_files import read_config, weight_files
 
     found = locate_parts(home, manifest)
-    look_at_vggt(found["geometry"])
+    with naming("--vggt"):
+        look_at_vggt(found["geometry"])
     if "metric_depth" in found:
-        look_at_metric_depth(found["metric_depth"])
-        weight_files(found["metric_depth"])
+        with naming("--metric-depth"):
+            look_at_metric_depth(found["metric_depth"])
+            weight_files(found["metric_depth"])
     if manifest.backend == "vggt_llava3d":
-        look_at_llava3d(found["language"], found.get("clip"), found.get("tokenizer"))
-    else:
+        if "clip" in found:
+            with naming("--clip"):
+                weight_files(found["clip"])
+        with naming("--llava-3d"):
+            look_at_llava3d(found["language"], found.get("clip"), found.get("tokenizer"))
+        return
+    with naming("--vlm"):
+        if (read_config(found["language"]) or {}).get("model_type") == LLAVA_3D_TYPE:
+            raise ValueError(
+                f"expected a vision-language model of transformers, got {found['language']}, of "
+                f"model_type {LLAVA_3D_TYPE!r}; use --llava-3d"
+            )
         look_at_vlm(found["language"])
         weight_files(found["language"])
+
+
+@contextmanager
+def naming(option: str) -> Iterator[None]:
+    """Say which option a part came by that is not what it is meant to be."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        part = str(error).partition(":")[0]
+        if part in ("clip", "tokenizer"):  # of LLaVA-3D, options of their own
+            option = f"--{part}"
+        wider = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise wider(f"{option}: {error}") from error
 
 
 def fit_frames(manifest: Manifest, home: Path) -> Manifest:
