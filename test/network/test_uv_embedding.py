@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from vidllm_ros.network.uv_embedding import add_uv, uv_embedding
 
@@ -57,3 +58,15 @@ def test_its_memory_is_ordered_as_the_maps_are() -> None:
     assert uv_embedding(12, (3, 4), 1.25, CPU)[None].is_contiguous(
         memory_format=torch.channels_last
     )
+
+
+def test_a_pass_without_memory_leaves_nothing_for_later_ones() -> None:
+    channels, size = 12, (17, 19)  # of no other test: nothing of them is remembered yet
+    with FakeTensorMode():
+        made_up = uv_embedding(channels, size, 1.25, CPU)
+    assert isinstance(made_up, FakeTensor)
+    real = uv_embedding(channels, size, 1.25, CPU)
+    assert not isinstance(real, FakeTensor)
+    torch.testing.assert_close(real.double(), plain_uv(channels, *size, 1.25), atol=1e-6, rtol=0)
+    with FakeTensorMode():  # and does not take the real ones that are remembered now
+        assert isinstance(uv_embedding(channels, size, 1.25, CPU), FakeTensor)

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch._guards import detect_fake_mode
 
 UV_WEIGHT = 0.1
 UV_FREQUENCY = 100.0
@@ -38,7 +39,9 @@ def uv_embedding(
         raise ValueError(f"channels: expected a multiple of 4 for uv embedding, got {channels}")
     rows, columns = size
     diagonal = (aspect * aspect + 1.0) ** 0.5
-    sines = _sines.__wrapped__ if torch.compiler.is_compiling() else _sines
+    # What is traced or made up, without memory behind it, must not be what later passes find.
+    is_real = not torch.compiler.is_compiling() and detect_fake_mode() is None
+    sines = _sines if is_real else _sines.__wrapped__
     across = sines(channels // 4, columns, aspect / diagonal, device)
     down = sines(channels // 4, rows, 1.0 / diagonal, device)
     pixels = [across.expand(rows, -1, -1), down[:, None].expand(-1, columns, -1)]
