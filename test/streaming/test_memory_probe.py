@@ -230,6 +230,16 @@ def test_a_window_that_is_refused_is_not_reported_as_measured(monkeypatch):
     assert seen[-1] == ({},)  # so network/memory_plan.py's own slack
 
 
+def test_what_loading_left_is_given_back_before_free_memory_is_read(monkeypatch):
+    order = []
+    read = memory.free_bytes
+    monkeypatch.setattr(memory_probe, "free_memory", lambda: order.append("given back"))
+    monkeypatch.setattr(memory, "free_bytes", lambda d: (order.append("read"), read(d))[1])
+    monkeypatch.setattr(memory_probe, "run_window", lambda *_: took(1))
+    load_backend("vidllm", NANO, "cpu", fit=Fit(32))
+    assert order == ["read", "given back", "read"]  # before loading, and after
+
+
 def test_a_session_begins_at_the_chosen_step_and_never_exceeds_it():
     steps = MemorySteps(MemoryStep(0.5, 1.0))
     assert steps.step == MemoryStep(0.5, 1.0)

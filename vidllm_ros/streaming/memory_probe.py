@@ -239,6 +239,7 @@ def choose_step(
     if wanted != AUTO:
         words = f"{rungs[0].words}, fixed by memory_step"
         return MemoryChoice(rungs[0], full_frames, words, is_fixed=True)
+    free_memory()  # what loading left: a GPU's allocator holds it, and free bytes leave it out
     free = memory.free_bytes(str(device))
     guess = plan_memory(prospect.account, NOTHING, free, rungs).rung
     begin = list(rungs).index(guess)
