@@ -54,6 +54,18 @@ def test_it_is_added_into_the_map_unless_a_gradient_needs_it() -> None:
     torch.testing.assert_close(x, expected)
 
 
+def test_one_of_inference_can_be_kept_for_a_gradient_later() -> None:
+    size = (23, 29)  # of no other test: inference is the first to ask
+    with torch.inference_mode():
+        seen = uv_embedding(12, size, 1.25, CPU)
+        add_uv(torch.zeros(1, 12, *size), 1.25)
+    gains = torch.ones(12, 1, 1, requires_grad=True)
+    later = uv_embedding(12, size, 1.25, CPU)
+    (gains * later).sum().backward()  # a product keeps it; a tensor of inference would be refused
+    torch.testing.assert_close(gains.grad, later.sum((1, 2), keepdim=True))
+    assert torch.equal(seen, later), "nobody wrote into the table"
+
+
 def test_its_memory_is_ordered_as_the_maps_are() -> None:
     assert uv_embedding(12, (3, 4), 1.25, CPU)[None].is_contiguous(
         memory_format=torch.channels_last
