@@ -61,6 +61,48 @@ def test_enlarging_as_a_product_is_the_transposed_convolution(kernel: int, bias:
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-5)
 
 
+class Louder(nn.Module):
+    """Twice what a convolution says; shows its weight as adapters do."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base, self.weight, self.bias = base, base.weight, base.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.base(x)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("place", ["projects", "resizes"])
+def test_what_is_put_around_a_convolution_is_called(place: str) -> None:
+    plain = build_depth_head(config()).eval()
+    with_ = build_depth_head(config()).eval()
+    with_.load_state_dict(plain.state_dict())
+    for weight in ("weight", "bias"):
+        getattr(getattr(plain.decoder, place)[0], weight).mul_(2)
+    layers = getattr(with_.decoder, place)
+    layers[0] = Louder(layers[0])
+    tokens = levels(2, 6, 24)
+    wanted, got = (head(tokens, (2, 3), (28, 42)).values for head in (plain, with_))
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("place", ["projects", "resizes"])
+@pytest.mark.parametrize("before", [True, False])
+def test_hooks_of_convolutions_are_called(place: str, before: bool) -> None:
+    head = build_depth_head(config()).eval()
+    tokens = levels(2, 6, 24)
+    wanted = head(tokens, (2, 3), (28, 42)).values
+    seen: list[str] = []
+    layer = getattr(head.decoder, place)[0]
+    register = layer.register_forward_pre_hook if before else layer.register_forward_hook
+    register(lambda *_: seen.append(place))
+    got = head(tokens, (2, 3), (28, 42)).values
+    assert seen == [place]
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("gradient", [True, False])
 def test_a_head_leaves_its_tokens_as_they_were(gradient: bool) -> None:
     tokens = levels(2, 6, 24)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidllm_ros.network.layers import Attention, Block, RotaryEmbedding2D, RotaryTables
 
@@ -99,6 +99,53 @@ def test_without_norms_or_without_angles_nothing_is_turned(x, rotary, taken) -> 
         Attention(2 * HEAD, 2, qk_norm=True)(x)
         Attention(2 * HEAD, 2, qk_norm=False)(x, rotary)
     assert not taken
+
+
+class Adapted(nn.Module):
+    """A linear layer with something of low rank beside it, which shows its weight as LoRA does."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+        self.down, self.up = nn.Linear(base.in_features, 2), nn.Linear(2, base.out_features)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor:
+        return self.base.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.up(self.down(x))
+
+
+def test_a_layer_put_around_qkv_is_not_passed_by(x, rotary, taken) -> None:
+    attention = shaken(Attention(2 * HEAD, 2, qk_norm=True))
+    bare = attention(x, rotary)
+    attention.qkv = Adapted(attention.qkv)
+    wanted = attention(x, rotary)
+    assert not torch.allclose(wanted, bare, atol=1e-3)
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x, rotary), wanted, atol=2e-6, rtol=2e-6)
+    assert not taken
+
+
+@pytest.mark.parametrize("name", ["qkv", "q_norm", "k_norm"])
+@pytest.mark.parametrize("before", [True, False])
+def test_hooks_are_called(x, rotary, taken, name: str, before: bool) -> None:
+    attention = shaken(Attention(2 * HEAD, 2, qk_norm=True))
+    layer, seen = getattr(attention, name), []
+    register = layer.register_forward_pre_hook if before else layer.register_forward_hook
+    handle = register(lambda *_: seen.append(name))
+    with torch.no_grad():
+        attention(x, rotary)
+        assert seen == [name]
+        assert not taken
+        handle.remove()
+        attention(x, rotary)
+    assert taken == ["pairs"]
 
 
 @pytest.mark.slow

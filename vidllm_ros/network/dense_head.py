@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.layers import is_plain
 from vidllm_ros.network.uv_embedding import add_uv
 
 # Values of the largest map that go through at a time: 32 frames of the bundled network in two
@@ -203,8 +204,11 @@ def in_turns(total: int, values: int, limit: int, least: int) -> int:
 def _project(conv: Any, tokens: Tensor) -> Tensor:
     """Run a 1x1 convolution as a product over tokens (F, N, in_dim) -> (F, channels, N).
 
-    No map of in_dim channels is laid out, which costs more than the product.
+    No map of in_dim channels is laid out, which costs more than the product. What stands in the
+    place of such a convolution is called.
     """
+    if not is_plain(conv, nn.Conv2d):
+        return conv(tokens.transpose(1, 2)[..., None]).squeeze(-1)  # type: ignore[no-any-return]
     return functional.linear(tokens, conv.weight.flatten(1), conv.bias).transpose(1, 2)
 
 
@@ -212,12 +216,14 @@ def enlarge(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """Run a transposed convolution whose windows do not overlap as a product over pixels.
 
     Args:
-        conv: with a stride as long as its kernel.
+        conv: with a stride as long as its kernel; called where something listens to it.
         x: (F, in, h, w).
 
     Returns:
         (F, out, k*h, k*w), channel by channel for each pixel in memory.
     """
+    if not is_plain(conv, nn.ConvTranspose2d):
+        return conv(x).contiguous(memory_format=torch.channels_last)  # type: ignore[no-any-return]
     rows, columns = conv.kernel_size
     weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (k*k*out, in)
     bias = None if conv.bias is None else conv.bias.repeat(rows * columns)

@@ -109,6 +109,14 @@ class LayerScale(nn.Module):
         return torch.addcmul(base, x, self.gamma.to(x.dtype))
 
 
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Say whether a module is just this layer, so that its weights may be read instead of called.
+
+    What stands around a layer (adapters, parametrised weights) or listens to it would be missed.
+    """
+    return type(module) is kind and not module._forward_hooks and not module._forward_pre_hooks
+
+
 def _check_heads(dim: int, heads: int) -> int:
     if dim % heads:
         raise ValueError(f"heads: expected a divisor of {dim} channels, got {heads}")
@@ -145,7 +153,9 @@ class Attention(nn.Module):
     def _turns_pairs(self, x: Tensor) -> bool:
         """Say whether `_turned_by_pairs` may be taken: float32, no gradient, as it is written."""
         return (
-            isinstance(self.q_norm, nn.LayerNorm)
+            is_plain(self.qkv, nn.Linear)
+            and is_plain(self.q_norm, nn.LayerNorm)
+            and is_plain(self.k_norm, nn.LayerNorm)
             and x.dtype == self.qkv.weight.dtype == torch.float32
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled(x.device.type)
