@@ -133,6 +133,30 @@ def _siglip_square(kind: str, **more: Any) -> dict[str, Any]:
     return {"processor_class": kind, "size": side, "do_resize": True, **MEAN, **more}
 
 
+def _idefics(name: str, videos: dict[str, Any] | None = None) -> Family:
+    """Idefics 3 and SmolVLM, which differ in their names and in whether they take videos."""
+    return Family(
+        "<image>",
+        {
+            "processor_class": f"{name}Processor",
+            "image_processor_type": f"{name}ImageProcessor",
+            "size": {"longest_edge": 56},
+            "max_image_size": {"longest_edge": 28},
+            "do_image_splitting": False,
+            **MEAN,
+        },
+        lambda t: {
+            "text_config": {"model_type": "llama", **TEXT},
+            "vision_config": {**SIGLIP, "patch_size": 7},
+            "image_token_id": t.convert_tokens_to_ids("<image>"),
+            "scale_factor": 2,
+        },
+        ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"),
+        videos=videos,
+        more={"image_seq_len": 4},
+    )
+
+
 FAMILIES = {
     "qwen2_vl": Family(
         QWEN_IMAGE,
@@ -217,45 +241,8 @@ FAMILIES = {
         videos={"video_processor_type": "InternVLVideoProcessor"},
         more={"image_seq_length": 4},
     ),
-    "smolvlm": Family(
-        "<image>",
-        {
-            "processor_class": "SmolVLMProcessor",
-            "image_processor_type": "SmolVLMImageProcessor",
-            "size": {"longest_edge": 56},
-            "max_image_size": {"longest_edge": 28},
-            "do_image_splitting": False,
-            **MEAN,
-        },
-        lambda t: {
-            "text_config": {"model_type": "llama", **TEXT},
-            "vision_config": {**SIGLIP, "patch_size": 7},
-            "image_token_id": t.convert_tokens_to_ids("<image>"),
-            "scale_factor": 2,
-        },
-        ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"),
-        videos={"video_processor_type": "SmolVLMVideoProcessor"},
-        more={"image_seq_len": 4},
-    ),
-    "idefics3": Family(
-        "<image>",
-        {
-            "processor_class": "Idefics3Processor",
-            "image_processor_type": "Idefics3ImageProcessor",
-            "size": {"longest_edge": 56},
-            "max_image_size": {"longest_edge": 28},
-            "do_image_splitting": False,
-            **MEAN,
-        },
-        lambda t: {
-            "text_config": {"model_type": "llama", **TEXT},
-            "vision_config": {**SIGLIP, "patch_size": 7},
-            "image_token_id": t.convert_tokens_to_ids("<image>"),
-            "scale_factor": 2,
-        },
-        ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"),
-        more={"image_seq_len": 4},
-    ),
+    "smolvlm": _idefics("SmolVLM", {"video_processor_type": "SmolVLMVideoProcessor"}),
+    "idefics3": _idefics("Idefics3"),
     "llava_next": Family(
         "<image>",
         {

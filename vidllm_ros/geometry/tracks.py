@@ -144,18 +144,16 @@ def follow(
     The way back begins at the corners less their median motion, not at their own start: from there
     everything that looks alike would seem to come back.
     """
-    there, found, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
+    forward, status, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
         before, now, here[:, None], None, maxLevel=levels, **FOLLOW
     )
-    moved = (there[:, 0] - here)[found[:, 0] > 0]
-    guess = there - (np.median(moved, axis=0).astype(np.float32) if len(moved) else 0)
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(
-        now, before, there, guess, maxLevel=min(BACK_LEVELS, levels),
-        flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **FOLLOW,
-    )  # type: ignore[call-overload]  # fmt: skip
-    good = (found[:, 0] > 0) & (returned[:, 0] > 0)
-    good &= np.linalg.norm(back[:, 0] - here, axis=1) < max_return_px
-    return there[:, 0], good & _inside(there[:, 0], now, BORDER_PX)
+    there, found = forward[:, 0], status[:, 0] > 0
+    moved = (there - here)[found]
+    home = there - (np.median(moved, axis=0).astype(np.float32) if len(moved) else 0)
+    back, returned = refind(now, before, there, home, min(BACK_LEVELS, levels))
+    good = found & returned & _inside(there, now, BORDER_PX)
+    good &= np.linalg.norm(back - here, axis=1) < max_return_px
+    return there, good
 
 
 def follow_turned(
@@ -222,7 +220,7 @@ def refind(
     guess: NDArray[np.float32],
     levels: int = 0,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Find points of an image in a later one from a guess, (n, 2) px, and which were found."""
+    """Find points of an image in another from a guess, (n, 2) px, and which were found."""
     there, found, _ = cv2.calcOpticalFlowPyrLK(
         before, now, here[:, None], guess[:, None].copy(), maxLevel=levels,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **FOLLOW,
