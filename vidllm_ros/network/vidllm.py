@@ -2,9 +2,9 @@
 """Vid-LLM whole: from frames to metric geometry, 3D patches, words and boxes.
 
 Read `geometry` for the reconstruction branch, `scene_tokens` for the door between the branches,
-and `answer`, `ground`, `describe`, `detect` for what a robot asks. Gradients cross the door one
-way: losses of words and boxes change adapter and encoder, never the reconstruction branch. Next:
-any block by its attribute's name; frame_cache.py, scene_queries.py for what is remembered.
+`reconstruct` for a window, scene_questions.py for what a robot asks of it. Gradients cross the
+door one way: losses of words and boxes change adapter and encoder, never the reconstruction
+branch. Next: any block by its attribute's name; frame_cache.py for what is remembered.
 """
 
 from __future__ import annotations
@@ -46,17 +46,15 @@ from vidllm_ros.network.metric_geometry import (
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
 from vidllm_ros.network.pose_refinement import refine_poses
 from vidllm_ros.network.scene_frame import scene_frames
+from vidllm_ros.network.scene_questions import SceneQuestions
 from vidllm_ros.structures import (
-    Answer,
     Corners,
     Frames,
-    GroundedBox,
     Reconstruction,
-    SceneContext,
 )
 
 
-class VidLLM(PreTrainedModel):
+class VidLLM(SceneQuestions, PreTrainedModel):
     """The network of Vid-LLM (arXiv 2509.24385), Fig. 2; all sizes from `VidLLMConfig`."""
 
     config_class = VidLLMConfig
@@ -344,55 +342,6 @@ class VidLLM(PreTrainedModel):
         if self.config.pose_refinement != "none":
             return refine_poses(metric, images, K, stamps_ns, corners)
         return metric
-
-    def answer(self, scene: SceneContext, question: str, max_new_tokens: int = 32) -> Answer:
-        """Answer a question; its boxes are the objects the question is about, best first.
-
-        Raises:
-            ValueError: the question is longer than the language model's context.
-        """
-        return scene_queries.answer(self, scene, question, max_new_tokens)
-
-    def describe(self, scene: SceneContext, box: GroundedBox, max_new_tokens: int = 48) -> Answer:
-        """Describe what is in a box of the window's world."""
-        return scene_queries.describe(self, scene, box, max_new_tokens)
-
-    def ground(
-        self,
-        scene: SceneContext,
-        phrase: str,
-        threshold: float | None = None,
-        max_boxes: int = 16,
-    ) -> tuple[GroundedBox, ...]:
-        """Find what a phrase names, best first; nothing where nothing fits.
-
-        Args:
-            scene: of `reconstruct`.
-            phrase: any words.
-            threshold: lowest score; None takes `config.grounding_threshold`.
-            max_boxes: at most so many.
-        """
-        return scene_queries.ground(self, scene, phrase, threshold, max_boxes)
-
-    def detect(
-        self,
-        scene: SceneContext,
-        labels: tuple[str, ...] | None = None,
-        threshold: float | None = None,
-        max_boxes: int = 64,
-    ) -> tuple[GroundedBox, ...]:
-        """Find all objects of these labels (`config.label_vocabulary` where None) in one pass."""
-        return scene_queries.detect(self, scene, labels, threshold, max_boxes)
-
-    def score_boxes(
-        self, scene: SceneContext, boxes: tuple[GroundedBox, ...], phrase: str
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Say how well a phrase fits each given box (proposals of another detector), (R,), 0-1."""
-        return scene_queries.score_boxes(self, scene, boxes, phrase)
-
-    def ground_in_words(self, scene: SceneContext, phrase: str) -> tuple[GroundedBox, ...]:
-        """Let the language model write boxes as text, axis-aligned in the window's world."""
-        return scene_queries.ground_in_words(self, scene, phrase)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Mixed precision where the weights are half precision, nothing otherwise."""
