@@ -117,6 +117,9 @@ class FrameWindow:
             is_remapped: whether the image was undistorted for this K, so that an earlier one,
                 taken without, has other pixels.
         """
+        if problem := self._problem_of(rgb):  # one such frame must not cost the world
+            self.counts.dropped += 1
+            return Added(Arrival.UNUSABLE, problem=problem)
         restarted = self._reason_to_restart(stamp_ns, rgb, frame_id)
         if not restarted:
             if self._last_stamp_ns is not None and stamp_ns <= self._last_stamp_ns:
@@ -261,6 +264,16 @@ class FrameWindow:
     def _is_too_soon(self, stamp_ns: int) -> bool:
         gap_s = (stamp_ns - self._used_stamp_ns) * 1e-9
         return bool(self._kept) and gap_s < _GAP_SLACK * self.settings.min_gap_s
+
+    def _problem_of(self, rgb: Image) -> str:
+        """Say why an image of another size than the last cannot be used; empty where it can."""
+        if self.prepare is None or self._shape in ((), rgb.shape):
+            return ""
+        try:
+            self.prepare(Frames(rgb[None], (0,)))
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def _made_small(self, stamp_ns: int, rgb: Image, K: Intrinsics) -> _Kept:
         intrinsics = None if K is None else np.asarray(K, float)[None]
