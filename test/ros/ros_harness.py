@@ -249,18 +249,22 @@ class Harness:
     def send(self, message: Image | CompressedImage, name: str = "image") -> None:
         """Publish one frame and wait until the node has had it, whole or not."""
         publisher = self.publisher(type(message), name)
-        before = self._received()
+        before = self._handled()
         for _ in range(20):  # best effort: what is lost is sent again
             publisher.publish(message)
             end = time.monotonic() + 2.0
             while time.monotonic() < end:
-                if self._received() > before:
+                if self._handled() > before:
                     return
                 time.sleep(0.002)
         raise AssertionError(f"the node never had a frame on {name}")
 
     def _received(self) -> int:
         return int(self.node._health.input_report(time.monotonic()).received)
+
+    def _handled(self) -> int:
+        report = self.node._health.input_report(time.monotonic())
+        return int(report.usable + sum(report.dropped.values()))
 
     def send_info(self, info: CameraInfo) -> None:
         self.publisher(CameraInfo, "camera_info").publish(info)

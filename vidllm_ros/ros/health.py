@@ -20,6 +20,7 @@ class InputReport:
 
     Attributes:
         received: frames since configure.
+        usable: frames that were whole and went to the window.
         dropped: frames that entered no window, by cause.
         rate_hz: of the last frames; 0 without two of them.
         stamp_age_s: clock minus stamp of the newest frame on arrival; None before the first.
@@ -29,6 +30,7 @@ class InputReport:
     """
 
     received: int
+    usable: int
     dropped: dict[str, int]
     rate_hz: float
     stamp_age_s: float | None
@@ -165,6 +167,7 @@ class Health:
             span = recent[-1] - recent[0] if len(recent) > 1 else 0.0
             return InputReport(
                 received=state.received,
+                usable=state.usable,
                 dropped=dict(state.dropped),
                 rate_hz=(len(recent) - 1) / span if span > 0 else 0.0,
                 stamp_age_s=state.stamp_age_s,
