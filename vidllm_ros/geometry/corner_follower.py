@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vidllm_ros.geometry.tracks import Tracks, find_corners, follow, refind
+from vidllm_ros.geometry.tracks import COARSE, Tracks, find_corners, follow, refind
 from vidllm_ros.structures import Corners
 
 WORK_WIDTH_PX = 320
@@ -130,14 +130,14 @@ class CornerFollower:
         """Move the corners on; those are kept whose picture at the mark is found there again.
 
         Following from frame to frame finds them however far they go, and creeps; the picture at
-        the mark takes that back.
+        the mark takes that back, so that the way there need not be found finely.
         """
         if len(self._ids) == 0 or self._mark_gray is None:
             return
         width = now.shape[1]
         levels = max(1, math.ceil(math.log2(max(width, 28) / 28)) + 1)
         limit_px = max(MAX_RETURN_PX, MAX_RETURN_SHARE * width)
-        there, good = follow(before, now, self._uv, levels, limit_px)
+        there, good = follow(before, now, self._uv, levels, limit_px, COARSE)
         self._ids, self._uv = self._ids[good], there[good]
         then, still = self._since_mark()
         if len(then) == 0:

@@ -25,10 +25,11 @@ HALVED_WIDTH_PX = 224  # from here corners are looked for in half the size
 MIN_TURN = 12  # points that agree on how the picture was turned
 TURN_PX = 3.0  # what is off by more is parallax
 TURN_LEVELS = 1  # of the pyramid once it is turned
-FOLLOW = {
-    "winSize": (SQUARE_PX, SQUARE_PX),
-    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03),
-}
+Criteria = tuple[int, int, float]
+FINE: Criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)
+"""When a point is found: after so many steps, or one shorter than so many px."""
+COARSE: Criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.1)
+"""For points that are refound finely afterwards; two thirds of the time."""
 BACK_LEVELS = 3  # of the pyramid on the way back, which begins where the median corner came from
 
 
@@ -138,6 +139,7 @@ def follow(
     here: NDArray[np.float32],
     levels: int,
     max_return_px: float,
+    criteria: Criteria = FINE,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Find points of one image in the next; (n, 2) px, and which came back to their start.
 
@@ -145,12 +147,13 @@ def follow(
     everything that looks alike would seem to come back.
     """
     forward, status, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
-        before, now, here[:, None], None, maxLevel=levels, **FOLLOW
-    )
+        before, now, here[:, None], None, winSize=(SQUARE_PX, SQUARE_PX), maxLevel=levels,
+        criteria=criteria,
+    )  # fmt: skip
     there, found = forward[:, 0], status[:, 0] > 0
     moved = (there - here)[found]
     home = there - (np.median(moved, axis=0).astype(np.float32) if len(moved) else 0)
-    back, returned = refind(now, before, there, home, min(BACK_LEVELS, levels))
+    back, returned = refind(now, before, there, home, min(BACK_LEVELS, levels), criteria)
     good = found & returned & _inside(there, now, BORDER_PX)
     good &= np.linalg.norm(back - here, axis=1) < max_return_px
     return there, good
@@ -219,13 +222,14 @@ def refind(
     here: NDArray[np.float32],
     guess: NDArray[np.float32],
     levels: int = 0,
+    criteria: Criteria = FINE,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Find points of an image in another from a guess, (n, 2) px, and which were found."""
     there, found, _ = cv2.calcOpticalFlowPyrLK(
-        before, now, here[:, None], guess[:, None].copy(), maxLevel=levels,
-        flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **FOLLOW,
+        before, now, here[:, None], guess[:, None].copy(), winSize=(SQUARE_PX, SQUARE_PX),
+        maxLevel=levels, criteria=criteria, flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )  # type: ignore[call-overload]  # fmt: skip
-    return there[:, 0], found[:, 0] > 0
+    return np.asarray(there[:, 0], np.float32), found[:, 0] > 0
 
 
 def find_corners(
