@@ -15,13 +15,12 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from vidllm_ros.geometry.boxes import aabb_iou, box_corners
+from vidllm_ros.geometry.boxes import FACE_TOLERANCE, aabb_iou, box_corners
 from vidllm_ros.geometry.transforms import matrix_from_quat_xyzw
 from vidllm_ros.structures import GroundedBox
 
 Float64 = NDArray[np.float64]
 
-_TOLERANCE = 1e-9
 _FACES = tuple(product(range(3), (-1.0, 1.0)))
 
 
@@ -64,7 +63,7 @@ def oriented_iou_pairs(boxes_a: Sequence[GroundedBox], boxes_b: Sequence[Grounde
     center_b, size_b, quat_b = _numbers(boxes_b)
     volume_a, volume_b = size_a.prod(axis=1), size_b.prod(axis=1)
     R_a, R_b = matrix_from_quat_xyzw(quat_a), matrix_from_quat_xyzw(quat_b)
-    tolerance = _TOLERANCE * np.maximum(size_a.max(axis=1), size_b.max(axis=1))
+    tolerance = FACE_TOLERANCE * np.maximum(size_a.max(axis=1), size_b.max(axis=1))
     R_b_a = np.swapaxes(R_b, 1, 2) @ R_a
     R_a_b = np.swapaxes(R_b_a, 1, 2)
     offset = center_a - center_b

@@ -27,7 +27,8 @@ Float64 = NDArray[np.float64]
 _Point = tuple[float, float, float]
 
 _CORNER_SIGNS: Float64 = np.array(list(product((-0.5, 0.5), repeat=3)))  # x slowest, z fastest
-_TOLERANCE = 1e-9
+FACE_TOLERANCE = 1e-9
+"""How far outside a face still counts as on it: m, or as a share of the longest edge."""
 
 
 def box_corners(center: ArrayLike, size: ArrayLike, quat_xyzw: ArrayLike) -> Float64:
@@ -97,7 +98,7 @@ def points_in_box(points: ArrayLike, box: GroundedBox) -> NDArray[np.bool_]:
     """Say which points (..., 3), m, lie in the box, its faces included: (...,)."""
     R = matrix_from_quat_xyzw(box.quat_xyzw)
     local = (np.asarray(points, float) - np.asarray(box.center, float)) @ R
-    inside = np.abs(local) <= np.asarray(box.size, float) / 2 + _TOLERANCE
+    inside = np.abs(local) <= np.asarray(box.size, float) / 2 + FACE_TOLERANCE
     return inside.all(axis=-1)
 
 
@@ -124,7 +125,7 @@ def _shared_volume(offset: Float64, box_a: GroundedBox, box_b: GroundedBox) -> f
     # Each side clips in the other's axes, where the other is |x| <= half. Its own quads keep their
     # outward normal, and the volume of a closed surface is a third of the sum of n . p dA.
     # A face of b that coincides with one of a is counted once: a keeps it, b drops it.
-    tolerance = _TOLERANCE * max(float(np.max(box_a.size)), float(np.max(box_b.size)))
+    tolerance = FACE_TOLERANCE * max(float(np.max(box_a.size)), float(np.max(box_b.size)))
     volume = _clipped_flux(box_a.size, R_b.T @ R_a, R_b.T @ offset, box_b.size, tolerance)
     volume += _clipped_flux(
         box_b.size, R_a.T @ R_b, -(R_a.T @ offset), box_a.size, -tolerance, about=-(R_a.T @ offset)
