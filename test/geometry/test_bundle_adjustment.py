@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from camera_walk import Walk, angle_deg, walk
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
@@ -23,6 +26,12 @@ def spoiled(T_camera_world: np.ndarray, degrees: float = 4.0) -> np.ndarray:
     return out
 
 
+def longer_lens(made: Walk, by: float) -> np.ndarray:
+    K = made.K.copy()
+    K[:, [0, 1], [0, 1]] *= by
+    return K
+
+
 def test_exact_measurements_are_met_exactly() -> None:
     made = walk(noise_px=0.0)
     trust = Trust(acceleration=1e6, iterations=60, stop=1e-12)
@@ -35,44 +44,56 @@ def test_exact_measurements_are_met_exactly() -> None:
     np.testing.assert_allclose(found.depth, made.depth, rtol=1e-3)
 
 
-def plain_cost(made: Walk, trust: Trust, start: np.ndarray) -> float:
-    """The same minimum by scipy's dense least squares over rotation vectors."""
-    frames, tracks = len(made.K), made.tracks
+def plain_minimum(made: Walk, K: np.ndarray, trust: Trust) -> tuple[float, float]:
+    """The same minimum by scipy's dense least squares over rotation vectors: cost and focal."""
+    frames, tracks = len(K), made.tracks
+    cameras = 6 * (frames - 1)
 
     def residuals(x: np.ndarray) -> np.ndarray:
-        poses = np.concatenate([np.zeros((1, 6)), x[: 6 * (frames - 1)].reshape(-1, 6)])
-        points = x[6 * (frames - 1) :].reshape(-1, 3)
+        poses = np.concatenate([np.zeros((1, 6)), x[:cameras].reshape(-1, 6)])
+        points = x[cameras:-1].reshape(-1, 3)
+        log_focal = 0.0 if trust.log_focal is None else x[-1]
         R = Rotation.from_rotvec(poses[:, :3]).as_matrix()
         center = -np.einsum("sji,sj->si", R, poses[:, 3:])
         camera = np.einsum("nij,nj->ni", R[tracks.frame], points[tracks.point])
         camera = camera + poses[tracks.frame, 3:]
-        uv = camera[:, :2] / camera[:, 2:] * 90.0 + made.K[0, :2, 2]
+        uv = camera[:, :2] / camera[:, 2:] * K[0, 0, 0] * np.exp(log_focal) + K[0, :2, 2]
         velocity = np.diff(center, axis=0) / 0.1
         bend = np.diff(velocity, axis=0) / (trust.acceleration * 0.1)
-        away = (np.log(camera[:, 2]) - np.log(made.depth)) / trust.log_depth
-        return np.concatenate([((uv - tracks.uv) / trust.pixel).ravel(), away, bend.ravel()])
+        away = (np.log(camera[:, 2]) - np.log(made.depth) - log_focal) / trust.log_depth
+        guess = x[-1] / (trust.log_focal or 1.0)
+        pixels = ((uv - tracks.uv) / trust.pixel).ravel()
+        return np.concatenate([pixels, away, bend.ravel(), [guess]])
 
     turns = Rotation.from_matrix(made.T_camera_world[1:, :3, :3]).as_rotvec()
     poses = np.concatenate([turns, made.T_camera_world[1:, :3, 3]], axis=1)
-    first = np.concatenate([poses.ravel(), made.points.ravel()])
-    return float(least_squares(residuals, first, x_scale="jac").cost)
+    first = np.concatenate([poses.ravel(), made.points.ravel(), [0.0]])
+    found = least_squares(residuals, first, x_scale="jac", ftol=1e-12, xtol=1e-12, gtol=1e-12)
+    return float(found.cost), float(np.exp(found.x[-1]))
 
 
-def own_cost(made: Walk, trust: Trust) -> float:
-    found = adjust(
-        made.tracks, made.depth, made.K, spoiled(made.T_camera_world), made.stamps_s, trust
-    )
+def own_minimum(made: Walk, K: np.ndarray, trust: Trust) -> tuple[float, float]:
+    start = spoiled(made.T_camera_world)
+    found = adjust(made.tracks, made.depth, K, start, made.stamps_s, trust)
     centers = np.linalg.inv(found.T_camera_world)[:, :3, 3]
     bend = np.diff(centers, 2, axis=0) / 0.1 / (trust.acceleration * 0.1)
-    away = (np.log(found.depth) - np.log(made.depth)) / trust.log_depth
+    log_focal = np.log(found.focal)
+    away = (np.log(found.depth) - np.log(made.depth) - log_focal) / trust.log_depth
     pixels = found.residual_px / trust.pixel
-    return float(0.5 * ((bend**2).sum() + (away**2).sum() + (pixels**2).sum()))
+    guess = log_focal / (trust.log_focal or 1.0)
+    cost = 0.5 * ((bend**2).sum() + (away**2).sum() + (pixels**2).sum() + guess**2)
+    return float(cost), found.focal
 
 
-def test_finds_the_minimum_scipy_finds() -> None:
+@pytest.mark.parametrize(("log_focal", "by"), [(None, 1.0), (0.1, 1.15), (0.02, 0.9)])
+def test_finds_the_minimum_scipy_finds(log_focal: float | None, by: float) -> None:
     made = walk(frames=4, noise_px=0.4, depth_noise=0.15)
-    wanted = plain_cost(made, GENTLE, spoiled(made.T_camera_world))
-    np.testing.assert_allclose(own_cost(made, GENTLE), wanted, rtol=1e-3)
+    trust, K = replace(GENTLE, log_focal=log_focal), longer_lens(made, by)
+    wanted, wanted_focal = plain_minimum(made, K, trust)
+    cost, focal = own_minimum(made, K, trust)
+    np.testing.assert_allclose(cost, wanted, rtol=1e-7)
+    np.testing.assert_allclose(focal, wanted_focal, rtol=1e-5)
+    assert (focal == 1.0) == (log_focal is None)
 
 
 def test_noise_is_averaged_and_outliers_count_little() -> None:
@@ -102,12 +123,6 @@ def test_depth_sets_the_scale() -> None:
     travelled = np.linalg.norm(np.linalg.inv(found.T_camera_world)[-1, :3, 3])
     truth = np.linalg.norm(np.linalg.inv(made.T_camera_world)[-1, :3, 3])
     np.testing.assert_allclose(travelled / truth, 1.3, rtol=0.02)
-
-
-def longer_lens(made: Walk, by: float) -> np.ndarray:
-    K = made.K.copy()
-    K[:, [0, 1], [0, 1]] *= by
-    return K
 
 
 def test_a_wrong_focal_length_is_found_and_depth_follows_it() -> None:
