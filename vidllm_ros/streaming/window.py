@@ -2,18 +2,17 @@
 """Choose the frames of a window by their stamps alone: no clock, no thread.
 
 The same frames in the same order make the same windows due, however fast they come. Where the
-network is slower than the camera, which of them are computed depends on its speed: a window then
-keeps some frames of the one taken before it and spreads the rest over what came since, so that
-windows can always be joined. Frames are kept by motion: neighbours a centimetre apart say nothing
-of distance. Where the camera stands still or creeps, windows go on at the same pace: the keyframes
-so far and the newest frame, which is shown but not kept. Corners are followed through all of them.
-Intrinsics decide the metre of a map: where they come later than the first frames, those are given
-them, or a new world begins. Next: registration.py joins them.
+network is slower than the camera, which of them are computed depends on its speed. Frames are kept
+by motion: neighbours a centimetre apart say nothing of distance. Where the camera stands still or
+creeps, windows go on at the same pace: the keyframes so far and the newest frame, which is shown
+but not kept. Corners are followed through all of them. Intrinsics decide the metre of a map: where
+they come later than the first frames, those are given them, or a new world begins. Next:
+window_frames.py makes windows of the frames kept; registration.py joins windows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -21,6 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidllm_ros.geometry.corner_follower import CornerFollower, work_image
+from vidllm_ros.streaming.window_frames import (
+    Image,
+    Intrinsics,
+    KeptFrame,
+    bounded,
+    composed,
+    join_frames,
+)
 from vidllm_ros.streaming.window_types import (
     Added,
     Arrival,
@@ -28,25 +35,15 @@ from vidllm_ros.streaming.window_types import (
     Window,
     WindowSettings,
 )
-from vidllm_ros.structures import Corners, Frames
+from vidllm_ros.structures import Frames
 
 __all__ = ["Added", "Arrival", "FrameCounts", "FrameWindow", "Window", "WindowSettings"]
 
 _GAP_SLACK = 0.95  # a camera's jitter must not halve its frame rate
 _THUMBNAIL = (32, 24)
 
-Image = NDArray[np.uint8]
-Intrinsics = NDArray[np.float64] | None
 Prepare = Callable[[Frames], Frames]
 """Bring a frame to the size the network wants; ValueError where that cannot be."""
-
-
-@dataclass(eq=False)
-class _Kept:
-    stamp_ns: int
-    rgb: Image
-    K: Intrinsics  # may come later than the frame
-    corners: Corners | None
 
 
 @dataclass
@@ -74,17 +71,17 @@ class FrameWindow:
         self._clear()
 
     def _clear(self) -> None:
-        self._kept: list[_Kept] = []
-        self._anchors: list[_Kept] = []
-        self._settled_anchors: list[_Kept] = []
-        self._pending: tuple[tuple[_Kept, ...], _Kept | None] | None = None
+        self._kept: list[KeptFrame] = []
+        self._anchors: list[KeptFrame] = []
+        self._settled_anchors: list[KeptFrame] = []
+        self._pending: tuple[tuple[KeptFrame, ...], KeptFrame | None] | None = None
         self._since = 0  # frames kept or passing since the last window became due
         self._unshown = 0  # of them, those that no partial window has shown either
         self._has_emitted = False
         self._last_stamp_ns: int | None = None
         self._is_gap_expected = False
         self._used_stamp_ns = 0  # of the last frame that was kept or passing
-        self._passing: _Kept | None = None  # the newest frame, where it is no keyframe
+        self._passing: KeptFrame | None = None  # the newest frame, where it is no keyframe
         self._has_taken_without_K = False
         self._follower = CornerFollower()
         self._thumbnail: NDArray[np.float32] | None = None
@@ -155,7 +152,7 @@ class FrameWindow:
             self._thumbnail = thumbnail
             self._passing = None
             self._kept.append(frame)
-            self._trim()
+            self._kept = bounded(self._kept, self._anchors, self.settings.size)
         else:
             self.counts.still += arrival is Arrival.STILL
             self.counts.between += arrival is Arrival.BETWEEN
@@ -187,21 +184,15 @@ class FrameWindow:
         kept, passing = self._pending
         self._pending = None
         is_still = passing is not None and bool(self._anchors) and kept[-1] is self._anchors[-1]
-        frames = self._compose(kept, self.settings.size - (passing is not None))
+        size = self.settings.size - (passing is not None)
+        frames = composed(kept, self._anchors, size, self.settings.min_shared)
         self._anchors = list(frames[-max(self.settings.min_shared, 1) :])
         if passing is not None:
             frames = [*frames, passing]
-        has_K = all(frame.K is not None for frame in frames)
-        self._has_taken_without_K = not has_K
-        corners = tuple(frame.corners for frame in frames if frame.corners is not None)
+        joined = join_frames(frames, self._frame_id)
+        self._has_taken_without_K = joined.K is None
         return Window(
-            Frames(
-                images=np.stack([frame.rgb for frame in frames]),
-                stamps_ns=tuple(frame.stamp_ns for frame in frames),
-                frame_id=self._frame_id,
-                K=np.stack([np.asarray(frame.K, float) for frame in frames]) if has_K else None,
-                corners=corners if len(corners) == len(frames) else None,
-            ),
+            joined,
             self.world,
             self._ready_count - 1,
             is_still,
@@ -232,7 +223,7 @@ class FrameWindow:
             return f"camera changed from {self._frame_id} to {frame_id}"
         return ""
 
-    def _without_K(self) -> list[_Kept]:
+    def _without_K(self) -> list[KeptFrame]:
         """List the frames that a window may show and that came without intrinsics, each once."""
         waiting = () if self._pending is None else (*self._pending[0], self._pending[1])
         known = (*self._kept, *self._anchors, *self._settled_anchors, self._passing, *waiting)
@@ -275,13 +266,13 @@ class FrameWindow:
             return str(error)
         return ""
 
-    def _made_small(self, stamp_ns: int, rgb: Image, K: Intrinsics) -> _Kept:
+    def _made_small(self, stamp_ns: int, rgb: Image, K: Intrinsics) -> KeptFrame:
         intrinsics = None if K is None else np.asarray(K, float)[None]
         corners = (self._follower.corners,) if self._is_following else None
         frames = Frames(rgb[None], (stamp_ns,), self._frame_id, intrinsics, corners)
         if self.prepare is not None:
             frames = self.prepare(frames)
-        return _Kept(
+        return KeptFrame(
             stamp_ns,
             frames.images[0],
             None if frames.K is None else frames.K[0],
@@ -316,45 +307,6 @@ class FrameWindow:
         self._pending = tuple(self._kept), self._passing
         self._unshown = 0
         self._ready_count += 1
-
-    def _compose(self, kept: Sequence[_Kept], size: int) -> list[_Kept]:
-        """Choose `size` frames: the newest, or anchors and a spread of what came since."""
-        newest = list(kept[-size:])
-        if not self._anchors:
-            return newest
-        oldest_ns = newest[0].stamp_ns
-        shared = [frame for frame in self._anchors if frame.stamp_ns >= oldest_ns]
-        wanted = min(len(self._anchors), self.settings.min_shared, size - 1)
-        if len(shared) >= wanted:
-            return newest
-        since = [frame for frame in kept if frame.stamp_ns > self._anchors[-1].stamp_ns]
-        return self._anchors[-wanted:] + _thinned(since, size - wanted, self._anchors[-1].stamp_ns)
-
-    def _trim(self) -> None:
-        """Bound the memory: keep a window, and up to another one since the anchors, thinned."""
-        size = self.settings.size
-        if len(self._kept) <= size:
-            return
-        newest = self._kept[-size:]
-        older = self._kept[:-size]
-        if not self._anchors:
-            self._kept = newest
-            return
-        older = [frame for frame in older if frame.stamp_ns > self._anchors[-1].stamp_ns]
-        self._kept = _thinned(older, size, self._anchors[-1].stamp_ns) + newest
-
-
-def _thinned(frames: list[_Kept], count: int, start_ns: int) -> list[_Kept]:
-    """Choose `count` frames evenly in time since `start_ns`, the last among them.
-
-    Drops the one whose neighbours are nearest to each other until few enough are left: whoever
-    does so each time a frame comes keeps an even spread over any length of time.
-    """
-    chosen = list(frames)
-    while len(chosen) > count:
-        stamps_ns = np.array([start_ns, *(frame.stamp_ns for frame in chosen)])
-        del chosen[int(np.argmin(stamps_ns[2:] - stamps_ns[:-2]))]
-    return chosen
 
 
 def _thumbnail(gray: Image) -> NDArray[np.float32]:
