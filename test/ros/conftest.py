@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,8 @@ def start(ros: None) -> Iterator[Callable[..., Any]]:
 
     running: list[Harness] = []
 
-    def begin(namespace: str = "", **parameters: Any) -> Harness:
-        running.append(Harness(parameters, namespace))
+    def begin(namespace: str = "", arguments: Sequence[str] = (), **parameters: Any) -> Harness:
+        running.append(Harness(parameters, namespace, arguments))
         return running[-1]
 
     yield begin

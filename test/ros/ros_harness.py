@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,11 +114,15 @@ def slowness() -> float:
 class Harness:
     """The node under test, and another node that talks to it."""
 
-    def __init__(self, overrides: dict[str, Any], namespace: str = "") -> None:
+    def __init__(
+        self, overrides: dict[str, Any], namespace: str = "", arguments: Sequence[str] = ()
+    ) -> None:
         self._log_start = len(LOG)
         values = {**QUICK, **overrides}
         given = [Parameter(name, value=value) for name, value in values.items()]
-        self.node = VidllmNode(parameter_overrides=given, namespace=namespace)
+        self.node = VidllmNode(
+            parameter_overrides=given, namespace=namespace, cli_args=list(arguments)
+        )
         self.tester = Node("tester", namespace=namespace)
         self._node_thread = SpinningThread(self.node, MultiThreadedExecutor(EXECUTOR_THREADS))
         self._tester_thread = SpinningThread(self.tester, SingleThreadedExecutor())

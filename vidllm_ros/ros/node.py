@@ -141,6 +141,8 @@ class VidllmNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters and load the model; FAILURE with the reason where it cannot."""
         log = self.get_logger()
+        for line in self._parameter_server.unknown():
+            log.warning(f"configure: {line}")
         problems = self._parameter_server.problems()
         if problems:
             log.error(f"configure: {'; '.join(problems)}")

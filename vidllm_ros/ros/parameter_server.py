@@ -3,13 +3,16 @@
 
 A bad value is rejected by the on-set callback with the reason and changes nothing; a good one is
 in `current` before the reply goes out. A bad value given at start does not kill the node: it is
-kept as a reason for which configure fails. Next: node.py, which reads `current`.
+kept as a reason for which configure fails. A name given at start that nobody declared, which ROS
+passes over in silence, is said with the name it may stand for. Next: node.py, which reads
+`current`.
 """
 
 from __future__ import annotations
 
+import difflib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rcl_interfaces.msg import (
     FloatingPointRange,
@@ -30,6 +33,17 @@ from vidllm_ros.ros.parameters import (
     problems_of,
     specs,
 )
+
+ROS_OWN = ("qos_overrides.", "use_sim_time", "start_type_description_service")
+"""Beginnings of names that ROS declares where it needs them, some as late as at activate."""
+
+
+def unknown_parameter(name: str, known: Iterable[str], node_name: str) -> str:
+    """Say that a parameter is none of this node's, and which known name is nearest to it."""
+    names = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    fix = f"did you mean {names[near[0]]}?" if near else f"ros2 param list {node_name} names them"
+    return f"parameter {name!r}: not known to this node, ignored; {fix}"
 
 
 def descriptor_of(spec: Spec, default: Value) -> ParameterDescriptor:
@@ -83,6 +97,18 @@ class ParameterServer:
         """Say in a sentence each what is wrong with the values given at start."""
         with self._lock:
             return list((problems_of(self._values) | self._refused).values())
+
+    def unknown(self) -> list[str]:
+        """Say in a line each which names given at start nobody declared."""
+        node = self._node
+        known = node.list_parameters([], 0).names
+        given = sorted(set(node._parameter_overrides).difference(known))
+        full_name = node.get_fully_qualified_name()
+        return [
+            unknown_parameter(name, known, full_name)
+            for name in given
+            if not name.startswith(ROS_OWN)
+        ]
 
     def _declare(self, name: str, default: Value) -> Value:
         descriptor = descriptor_of(specs()[name], default)
