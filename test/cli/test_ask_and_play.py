@@ -99,3 +99,18 @@ def test_play_of_a_torn_film_fails_with_its_sentence(pretended, tmp_path, capsys
     (film / "1.png").write_bytes(b"torn")
     assert play.main([str(film)]) != 0
     assert "1.png: expected an image" in capsys.readouterr().err
+
+
+def test_play_of_a_folder_whose_size_changes_publishes_nothing(pretended, tmp_path, capsys):
+    (pretended / "node_arguments").write_text("")
+    film = tmp_path / "film"
+    film.mkdir()
+    for index in range(6):
+        height = 20 if index < 4 else 24
+        cv2.imwrite(str(film / f"{index}.png"), np.full((height, 30, 3), index, np.uint8))
+    assert play.main([str(film)]) == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("vidllm play: ")
+    assert "4.png: expected 30 x 20 px as the images before it, got 30 x 24; keep" in said
+    assert "\n" not in said
+    assert not (pretended / "frames.jsonl").exists()

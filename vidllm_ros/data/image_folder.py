@@ -2,7 +2,8 @@
 """A folder of images as a film: names in reading order, times from the names where they have any.
 
 An RGB-D recording keeps depth beside colour; only colour is a film. `camera-intrinsics.txt`, nine
-numbers, is the camera's K. Next: seven_scenes.py, which reads the depth and the poses as well.
+numbers, is the camera's K. Sizes are read from the files' headers first: a film whose size changes
+is refused before its first frame. Next: seven_scenes.py, which reads the depth and the poses too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vidllm_ros.data.frame_source import (
     FIRST_STAMP_NS,
@@ -28,6 +30,9 @@ INTRINSICS_FILE = "camera-intrinsics.txt"
 FOLDER_RATE_HZ = 10.0
 NUMBERED_RATE_HZ = 30.0  # frame-000005.color.jpg: the numbers count a depth camera's frames
 EARLIEST_CLOCK_S = 1e8  # 1973; a number in a name below it is a counter, not a time
+EXIF_ORIENTATION = 0x0112
+SIDEWAYS = (5, 6, 7, 8)  # turned by 90 degrees when decoded
+Size = tuple[int, int]
 
 _COLOR = re.compile(r"\.color\.")
 _DEPTH = re.compile(r"(^|[._-])depth([._-]|$)")
@@ -59,18 +64,16 @@ class ImageFolder:
         """Yield the images at these places.
 
         Raises:
-            ValueError: a file is no image, is too small, or differs in size from the first read.
+            ValueError: a file is no image or is too small; before the first is yielded: they
+                differ in size.
         """
-        first: tuple[int, ...] | None = None
-        for place in range(len(self.files)) if chosen is None else sorted(chosen):
+        places = list(range(len(self.files))) if chosen is None else sorted(chosen)
+        size = one_size([self.files[place] for place in places])
+        for place in places:
             file = self.files[place]
             rgb = decode_image(file.read_bytes(), str(file))
-            first = first or rgb.shape
-            if rgb.shape != first:
-                raise ValueError(
-                    f"{file}: expected {first[1]} x {first[0]} px as the images before it, got "
-                    f"{rgb.shape[1]} x {rgb.shape[0]}; keep images of one size in a folder"
-                )
+            if size_of(rgb) != size:  # written anew meanwhile
+                raise ValueError(f"{file}: {_other_size(size_of(rgb), size)}")
             check_size(str(file), rgb)
             yield VideoFrame(self.stamps_ns[place], rgb, OPTICAL_FRAME, self.K)
 
@@ -97,6 +100,48 @@ def list_images(path: Path) -> list[Path]:
             f"folder, found {found}; give the folder that holds them"
         )
     return sorted(color, key=lambda file: reading_order(file.name))
+
+
+def one_size(files: Sequence[Path]) -> Size:
+    """Return the size that all images have, (width, height), px; only odd ones are decoded.
+
+    Raises:
+        ValueError: one differs from the first, or cannot be read.
+    """
+    size: Size | None = None
+    for file in files:
+        announced = header_size(file)
+        if size is not None and announced == size:
+            continue
+        real = size_of(decode_image(file.read_bytes(), str(file)))
+        size = size or real
+        if real != size:
+            raise ValueError(f"{file}: {_other_size(real, size)}")
+    return size or (0, 0)
+
+
+def header_size(file: Path) -> Size | None:
+    """Read width and height, px, as decoded, from an image's first bytes; None if unclear."""
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            is_jpeg = image.format in ("JPEG", "MPO")  # of others the whole file would be read
+            is_turned = is_jpeg and image.getexif().get(EXIF_ORIENTATION, 1) in SIDEWAYS
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return (height, width) if is_turned else (width, height)
+
+
+def size_of(rgb: NDArray[np.uint8]) -> Size:
+    """Return (width, height), px, of an array (H, W, 3)."""
+    return rgb.shape[1], rgb.shape[0]
+
+
+def _other_size(got: Size, wanted: Size) -> str:
+    return (
+        f"expected {wanted[0]} x {wanted[1]} px as the images before it, got {got[0]} x {got[1]}; "
+        "keep images of one size in a folder, the others in a folder of their own"
+    )
 
 
 def reading_order(name: str) -> list[tuple[int, str]]:
