@@ -231,6 +231,29 @@ def test_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fix == "check out models/ again, or copy it whole"
 
 
+@pytest.mark.parametrize(
+    ("model", "words", "fix"),
+    [
+        ("/nope", "'/nope', which does not exist", "name a folder that save_pretrained wrote"),
+        ("{here}", "expected config.json in {here}, got none", "name a folder that save_pretr"),
+        ("{here}/a.txt", "which is a file", "name the folder it is in"),
+    ],
+)
+def test_a_wrong_model_has_one_cause_and_one_fix(
+    model: str, words: str, fix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").touch()
+    here = str(tmp_path)
+    assert doctor.main(["--model", model.format(here=here), "--device", "cpu", "--json"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (failed,) = [line for line in lines if line["level"] == "fail"]
+    assert failed["what"] == "weights"
+    assert failed["words"].endswith(words.format(here=here))
+    assert failed["fix"].startswith(fix)
+    assert ";" not in failed["words"] + failed["fix"]
+    assert "memory" not in {line["what"] for line in lines}  # of nothing
+
+
 @pytest.mark.parametrize(("code", "level"), [("pass", "ok"), ("import no_such_numpy", "warn")])
 def test_cv_bridge_is_tried_in_a_process_of_its_own(
     monkeypatch: pytest.MonkeyPatch, code: str, level: str

@@ -36,10 +36,32 @@ def test_a_model_is_found_by_path_and_by_name(
     assert find_model(tmp_path / "tiny") == tmp_path / "tiny"
     monkeypatch.setattr(loading, "bundled_folders", lambda: [tmp_path])
     assert find_model("tiny") == tmp_path / "tiny"
-    with pytest.raises(LoadingError, match=r"got 'large'; looked at .*name a folder that save_p"):
-        find_model("large")
-    with pytest.raises(LoadingError, match="looked at /no/such/folder; name"):
-        find_model("/no/such/folder")  # a path is no bundled name
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("/no/such/folder", "'/no/such/folder', which does not exist; name a folder that save_p"),
+        ("no/such", "'no/such', which does not exist in {here}; name a folder that save_p"),
+        ("large", "'large', which is neither bundled (tiny) nor a folder in {here}; name"),
+        (loading.BUNDLED_MODEL, "which the package lacks; check out models/ again"),
+        ("{here}/file", "which is a file; name the folder it is in"),
+        ("file", "which is a file; name the folder it is in"),
+    ],
+)
+def test_a_model_that_is_not_found_has_one_cause_and_one_fix(
+    model: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bundled" / "tiny").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "bundled_folders", lambda: [tmp_path / "bundled"])
+    with pytest.raises(LoadingError) as caught:
+        find_model(model.format(here=tmp_path))
+    words = str(caught.value)
+    assert words.startswith("model: expected a folder of weights or a bundled name, got '")
+    assert says.format(here=tmp_path) in words
+    assert words.count(";") == 1
 
 
 def test_bundled_models_lie_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,19 +49,24 @@ def check_machine(model: Path | None, device: str) -> Iterator[Finding]:
         yield ok("device", where)
     except LoadingError as error:
         where = "cpu"
-        yield fail("device", one_sentence(error), "the rest is checked for the CPU")
+        yield refusal("device", error, "take auto")  # the rest is checked for the CPU
     try:
         folder = find_model(model or BUNDLED_MODEL)
     except LoadingError as error:
-        yield fail("weights", one_sentence(error), "check out models/ again, or copy it whole")
+        yield refusal("weights", error, "name another")
     else:
         if has_manifest(folder):
             yield from check_concatenation(folder, where)
         else:
-            yield check_memory(folder, where)
-            yield check_weights(folder)
+            yield from check_network(folder, where)
     yield check_numpy()
     yield check_ros()
+
+
+def refusal(what: str, error: Exception, fix: str) -> Finding:
+    """Fail for the cause an error names, with the fix its sentence ends in, else with this one."""
+    words, mark, own_fix = one_sentence(error).rpartition("; ")
+    return fail(what, words, own_fix) if mark else fail(what, own_fix, fix)
 
 
 def check_torch() -> Finding:
@@ -82,6 +87,19 @@ def check_torch() -> Finding:
     else:
         fix = "check nvidia-smi; in a container, start it with --gpus all"
     return warn("torch", f"{words}; there is a GPU and torch does not see it", fix)
+
+
+def check_network(folder: Path, device: str) -> Iterator[Finding]:
+    """Look at a checkpoint's files, then at memory for them, then load them."""
+    from vidllm_ros.network.checkpoint import check_folder
+
+    try:
+        check_folder(folder)
+    except (OSError, ValueError) as error:
+        yield refusal("weights", error, "copy the folder again")
+        return
+    yield check_memory(folder, device)
+    yield check_weights(folder)
 
 
 def check_memory(folder: Path, device: str) -> Finding:
@@ -110,7 +128,7 @@ def check_weights(folder: Path) -> Finding:
     try:
         network = load_vidllm(folder)
     except (OSError, ValueError, RuntimeError, MemoryError) as error:
-        return fail("weights", one_sentence(error), "copy the folder again, or name another")
+        return refusal("weights", error, "copy the folder again")
     count = sum(parameter.numel() for parameter in network.parameters())
     threshold = network.config.grounding_threshold
     words = f"{folder}: {count / 1e6:.1f} M parameters, boxes from score {threshold:g}"
@@ -137,8 +155,7 @@ def check_concatenation(folder: Path, device: str) -> Iterator[Finding]:
         if manifest.scale != "none":
             look_at_metric_depth(locate_parts(folder, manifest)["metric_depth"])
     except (OSError, ValueError, RuntimeError) as error:
-        fix = "copy the part again, or name another with `vidllm concatenate`"
-        yield fail("weights", one_sentence(error), fix)
+        yield refusal("weights", error, "name another part with `vidllm concatenate`")
         return
     frames = WindowSettings.size  # the node's default
     rungs = usable_rungs(frames, AUTO, where, dtype)

@@ -60,8 +60,8 @@ def load_vidllm(
     if lacking or foreign:
         raise ValueError(
             f"model: expected the weights that {folder / CONFIG} describes, got {len(lacking)} "
-            f"missing {lacking[:3]} and {len(foreign)} unknown {foreign[:3]}; "
-            "the folder mixes two models or was written by another version"
+            f"missing {lacking[:3]} and {len(foreign)} unknown {foreign[:3]}, of another model or "
+            "version; name a folder that was written in one go"
         )
     return model.to(where).eval()
 
@@ -80,7 +80,8 @@ def check_folder(folder: Path) -> None:
     for name in (CONFIG, TOKENIZER):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"model: expected {name} in {folder}, got none; is this a Vid-LLM checkpoint?"
+                f"model: expected {name} in {folder}, got none; name a folder that "
+                "save_pretrained wrote"
             )
     kind = _read_json(folder / CONFIG).get("model_type")
     if kind != VidLLMConfig.model_type:

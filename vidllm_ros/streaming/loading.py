@@ -218,17 +218,28 @@ def find_model(model: str | Path) -> Path:
         LoadingError: there is none.
     """
     given = Path(model).expanduser()
-    searched = [given.absolute()]
-    if len(given.parts) == 1:
-        searched += [folder / given for folder in bundled_folders()]
-    for folder in searched:
+    beside = bundled_folders() if len(given.parts) == 1 else []
+    for folder in (given.absolute(), *(folder / given for folder in beside)):
         if folder.is_dir():
             return folder
-    places = ", ".join(str(folder) for folder in searched)
     raise LoadingError(
-        f"model: expected a folder of weights or a bundled name, got {str(model)!r}; looked at "
-        f"{places}; name a folder that save_pretrained wrote"
+        f"model: expected a folder of weights or a bundled name, got {str(model)!r}, "
+        f"{_why_no_model(given, beside)}"
     )
+
+
+def _why_no_model(given: Path, beside: list[Path]) -> str:
+    """Say what is wrong with the name of a model, and what to do."""
+    if given.is_file():
+        return "which is a file; name the folder it is in"
+    if str(given) == BUNDLED_MODEL:
+        return "which the package lacks; check out models/ again, or copy it whole"
+    if len(given.parts) > 1:
+        where = "" if given.is_absolute() else f" in {Path.cwd()}"
+        return f"which does not exist{where}; name a folder that save_pretrained wrote"
+    bundled = sorted({entry.name for folder in beside for entry in folder.iterdir()})
+    kind = f"neither bundled ({', '.join(bundled)}) nor a" if bundled else "no"
+    return f"which is {kind} folder in {Path.cwd()}; name a folder that save_pretrained wrote"
 
 
 def bundled_folders() -> list[Path]:
