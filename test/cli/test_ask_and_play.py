@@ -81,6 +81,13 @@ def test_play_that_nobody_hears_says_so(pretended, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().err.strip() == "vidllm play: nobody subscribed"
 
 
+def test_what_the_player_refuses_is_passed_on(pretended, tmp_path, monkeypatch, capsys):
+    (tmp_path / "0.png").write_bytes(cv2.imencode(".png", np.zeros((20, 30, 3)))[1].tobytes())
+    monkeypatch.setenv("PLAYER_REFUSES", "no such rule: '-r image:=a b'")
+    assert play.main([str(tmp_path), "--image", "a b"]) == 1
+    assert capsys.readouterr().err.strip() == "vidllm play: no such rule: '-r image:=a b'"
+
+
 def test_a_topic_needs_a_bag(pretended, tmp_path, capsys):
     assert play.main(["--room", "1", "--topic", "/front"]) == 1
     assert "--topic: expected a bag as INPUT" in capsys.readouterr().err

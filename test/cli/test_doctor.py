@@ -125,6 +125,15 @@ def test_without_ros_it_says_what_is_skipped(monkeypatch: pytest.MonkeyPatch) ->
     assert "--image" in finding.fix
 
 
+def test_a_camera_that_cannot_be_looked_at_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_camera, "find_spec", lambda _: object())
+    monkeypatch.setattr(doctor_camera, "ROS_PACKAGE", "no_such")
+    (finding,) = check_camera("/image", "", False, 1.0)
+    assert finding.level is Level.FAIL
+    assert finding.words.startswith("could not be looked at: ")
+    assert "No module named 'no_such'" in finding.words
+
+
 def test_damaged_weights_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nano = Path(__file__).resolve().parents[2] / "models" / "vidllm-nano"
     broken = tmp_path / "broken"

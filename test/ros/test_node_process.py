@@ -184,6 +184,15 @@ def test_play_record_and_ask_against_the_node(launch: Launch, tmp_path: Path) ->
     assert stop(node, signal.SIGINT) < 5
 
 
+def test_parameters_without_ros_args_are_said_to_be_ignored(launch: Launch) -> None:
+    node = launch("-m", "vidllm_ros.ros.node", "-p", "window:=8", *node_arguments())
+    line = read_until(node, "not known to this node")
+    assert "arguments -p window:=8: " in line
+    assert "come after --ros-args" in line
+    read_until(node, "waiting for frames")
+    assert stop(node, signal.SIGINT) < 5
+
+
 def test_ask_says_that_nobody_serves(launch: Launch) -> None:
     ask = launch("-m", "vidllm_ros.ros.ask", "anybody?", "--timeout", "0.5", "--service", "nobody")
     output, _ = ask.communicate(timeout=PATIENCE_S)

@@ -42,6 +42,7 @@ def test_a_model_is_found_by_path_and_by_name(
     ("model", "says"),
     [
         ("/no/such/folder", "'/no/such/folder', which does not exist; name a folder that save_p"),
+        ("~no_such_user/a", "'~no_such_user/a', which does not exist in {here}; name a folder"),
         ("no/such", "'no/such', which does not exist in {here}; name a folder that save_p"),
         ("large", "'large', which is neither bundled (tiny) nor a folder in {here}; name"),
         (loading.BUNDLED_MODEL, "which the package lacks; check out models/ again"),

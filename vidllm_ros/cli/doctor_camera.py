@@ -40,6 +40,11 @@ def check_camera(
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=seconds + _START_S, check=False
         )
+        if done.returncode != 0:
+            said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            fix = "name its topic: --image /camera/image_raw"
+            yield fail("camera", f"could not be looked at: {said}", fix)
+            return
         yield from judge(json.loads(done.stdout.strip().splitlines()[-1]))
     except (subprocess.TimeoutExpired, IndexError, ValueError) as error:
         said = getattr(error, "stderr", None) or repr(error)

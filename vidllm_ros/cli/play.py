@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from vidllm_ros.cli.command import TOPIC_HELP, UserError, run_command
+from vidllm_ros.cli.command import FAILED, TOPIC_HELP, UserError, run_command
 from vidllm_ros.cli.ros_processes import RosProcess, RosProcesses, check_ros
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def play(
         Path | None,
         typer.Argument(metavar="[INPUT]", help="video file, folder of images, or rosbag2"),
     ] = None,
-    room: Annotated[int | None, typer.Option(help="seed of a rendered room instead")] = None,
+    room: Annotated[
+        int | None, typer.Option(min=0, help="seed of a rendered room instead")
+    ] = None,
     topic: Annotated[str | None, typer.Option(help=f"of INPUT: {TOPIC_HELP}")] = None,
     rate: Annotated[float | None, typer.Option(min=0.1, help="frames a second")] = None,
     loop: Annotated[int, typer.Option(min=0, help="how often, each a new world; 0 for ever")] = 1,
@@ -64,8 +66,9 @@ def play(
             code = player.finish()
             if camera.fault is not None:
                 raise camera.fault
-            if code == NOBODY_LISTENS:
-                raise UserError(player.last_lines().splitlines()[-1].removeprefix("play: "))
+            said = player.last_lines().splitlines()[-1:]
+            if code in (FAILED, NOBODY_LISTENS) and said and said[0].startswith("play: "):
+                raise UserError(said[0].removeprefix("play: "))
             if code != 0:
                 raise player.failure("ended with an error")
             print(f"{camera.name}: {frames} frames played")

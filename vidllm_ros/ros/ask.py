@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
@@ -138,7 +139,8 @@ def _in_words(answer: dict[str, Any]) -> str:
 def _save_map(node: Node, options: argparse.Namespace) -> int:
     name = topics.SAVE_MAP.name.replace("~", options.node)
     client = ServiceClient(node, topics.SAVE_MAP, name)
-    reply = client.call(SaveMap.Request(path=options.save_map), options.timeout)
+    path = str(Path(options.save_map).expanduser().absolute())  # as the node wants it
+    reply = client.call(SaveMap.Request(path=path), options.timeout)
     fields = reply.get_fields_and_field_types()
     print(json.dumps({field: getattr(reply, field) for field in fields}), flush=True)
     return 0 if reply.success else 1
@@ -156,7 +158,9 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--save-map", metavar="PATH.ply", help="save the map instead of asking")
     options = parser.parse_args(list(argv))
     if bool(options.questions) == bool(options.save_map):
-        parser.error("expected a question or --save-map")
+        parser.error("expected questions or --save-map, one of the two")
+    if not options.timeout > 0:
+        parser.error(f"--timeout: expected above 0, got {options.timeout:g}")
     return options
 
 

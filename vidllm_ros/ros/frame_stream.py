@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,11 @@ def load_frames(path: str | Path) -> list[CameraFrame]:
         ValueError: it is not such a file.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"frames: expected an .npz file, got {path}, which does not exist")
+        is_folder = Path(path).is_dir()
+        why = "is a folder; see `vidllm play` for films" if is_folder else "does not exist"
+        raise FileNotFoundError(f"frames: expected an .npz file, got {path}, which {why}")
+    if not is_zipfile(path):
+        raise ValueError(f"frames: expected an .npz file, got {path}, which is none; np.savez it")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return _frames_of({name: arrays[name] for name in arrays.files})
@@ -61,16 +66,21 @@ def load_frames(path: str | Path) -> list[CameraFrame]:
 
 
 def _frames_of(arrays: dict[str, NDArray[np.generic]]) -> list[CameraFrame]:
-    images, stamps = np.asarray(arrays["images"], np.uint8), arrays["stamps_ns"]
+    images, stamps = arrays["images"], arrays["stamps_ns"]
     check_shape("images", images, (None, None, None, 3))
+    if images.dtype != np.uint8:
+        raise ValueError(f"images: expected uint8, got {images.dtype}")
+    images = np.asarray(images, np.uint8)
     check_shape("stamps_ns", stamps, (len(images),))
     frame_id = str(arrays["frame_id"]) if "frame_id" in arrays else DEFAULT_FRAME_ID
     intrinsics: list[NDArray[np.float64] | None] = [None] * len(images)
     if "K" in arrays:
+        check_shape("K", arrays["K"], (len(images), 3, 3)[arrays["K"].ndim < 3 :])
         K = np.broadcast_to(np.asarray(arrays["K"], float), (len(images), 3, 3))
         intrinsics = list(K)
     depths: list[NDArray[np.float32] | None] = [None] * len(images)
     if "depth" in arrays:
+        check_shape("depth", arrays["depth"], (len(images), None, None))
         depths = list(np.asarray(arrays["depth"], np.float32))
     return [
         CameraFrame(int(stamp), rgb, frame_id, K, depth)

@@ -282,8 +282,14 @@ class VidllmNode(LifecycleNode):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; release everything and end with 0 within 5 s."""
-    with ros_context(sys.argv if argv is None else ["vidllm_node", *argv]), stop_event() as stop:
+    words = sys.argv if argv is None else ["vidllm_node", *argv]
+    with ros_context(words) as arguments, stop_event() as stop:
         node = VidllmNode()
+        if extra := arguments[1:]:
+            node.get_logger().warning(
+                f"arguments {' '.join(extra)}: not known to this node, ignored; those of ROS come "
+                "after --ros-args"
+            )
         with SpinningThread(node, MultiThreadedExecutor(EXECUTOR_THREADS)) as spinning:
             while not stop.wait(0.2) and not spinning.ended.is_set():
                 pass

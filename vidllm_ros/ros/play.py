@@ -127,6 +127,8 @@ def play(node: Node, options: argparse.Namespace, stop: threading.Event) -> int:
     """Play the frames; return the exit status."""
     source = _open(options)
     first = list(itertools.islice(source, 1))
+    if not first:
+        raise ValueError(f"frames: expected at least one, got none in {options.frames}")
     has_depth = any(frame.depth is not None for frame in first)
     player = ImagePlayer(node, options.transport, has_depth)
     if not player.wait_for_listener(options.wait, stop):
@@ -172,8 +174,14 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--log", help="file for the stamps that were published")
     parser.add_argument("--json", action="store_true", help="print each stamp as it goes out")
     options = parser.parse_args(list(argv))
-    if not options.speed > 0 or options.rate < 0:
-        parser.error("--speed: expected above 0; --rate: expected 0 or above")
+    if not options.speed > 0:
+        parser.error(f"--speed: expected above 0, got {options.speed:g}")
+    for name in ("rate", "loop", "wait", "hold"):
+        value = getattr(options, name)
+        if not value >= 0:
+            parser.error(f"--{name}: expected 0 or above, got {value:g}")
+    if options.log and not Path(options.log).absolute().parent.is_dir():
+        parser.error(f"--log: expected a file in a folder that exists, got {options.log}")
     return options
 
 

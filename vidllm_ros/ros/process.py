@@ -2,26 +2,35 @@
 """How a ROS process of ours starts and ends: SIGINT and SIGTERM set an event, nothing is raised.
 
 rclpy's own handlers interrupt callbacks wherever they are; here the main thread sees the event and
-releases in order. Used by the node and by the small clients. Next: client.py.
+releases in order. What ROS cannot make of the arguments is one sentence, no traceback. Used by the
+node and by the small clients. Next: play.py, ask.py and record.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import rclpy
+from rclpy.exceptions import NameValidationException
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args, try_shutdown
 
+_OF_THE_ARGUMENTS = (
+    rclpy_implementation.RCLError,
+    rclpy_implementation.UnknownROSArgsError,
+    NameValidationException,
+)
 LEAVE_S = 3.0
 """Longest wait for a spin to return; at once on a free machine, where no callback hangs."""
 
@@ -47,12 +56,28 @@ def stop_event() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def ros_context(argv: Sequence[str]) -> Iterator[list[str]]:
-    """Start rclpy without its signal handlers; yield the arguments that are not ROS's own."""
-    rclpy.init(args=list(argv), signal_handler_options=SignalHandlerOptions.NO)
+    """Start rclpy without its signal handlers; yield the arguments that are not ROS's own.
+
+    A rule ROS cannot read, or a name it does not allow, ends the process with 1 and one sentence;
+    with VIDLLM_TRACEBACK=1 in the environment with the traceback.
+    """
     try:
-        yield list(remove_ros_args(list(argv)))
-    finally:
-        try_shutdown()
+        rclpy.init(args=list(argv), signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            yield list(remove_ros_args(list(argv)))
+        finally:
+            try_shutdown()
+    except _OF_THE_ARGUMENTS as error:
+        if os.environ.get("VIDLLM_TRACEBACK"):
+            raise
+        print(f"{Path(argv[0]).stem}: {_sentence(error)}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _sentence(error: Exception) -> str:
+    """Leave out of what rcl says the places in its source, and the mark under a name."""
+    words = re.sub(r",? at /\S+?:\d+", "", str(error))
+    return " ".join(words.split()).removesuffix(" ^")
 
 
 def end_process(status: int) -> NoReturn:

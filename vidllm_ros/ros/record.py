@@ -33,6 +33,7 @@ from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.stamps import stamp_to_ns
 
 Window = dict[str, Any]
+NOBODY_PUBLISHES = 3
 _TAIL_S = 1.0  # messages of the last window that are still on their way
 
 
@@ -185,7 +186,17 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         help="stop after so many s of silence, once something came",
     )
     parser.add_argument("--duration", type=float, default=0.0, help="stop after so many s")
-    return parser.parse_args(list(argv))
+    options = parser.parse_args(list(argv))
+    for name in ("windows", "idle", "duration"):
+        value = getattr(options, name)
+        if not value >= 0:
+            parser.error(f"--{name}: expected 0 or above, got {value:g}")
+    try:  # now, not after everything was recorded
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = (error.strerror or repr(error)).lower()
+        parser.error(f"--out: expected a folder to write to, got {options.out}: {why}")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -199,6 +210,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed = spinning.failed
         count = recorder.write(options.out)
         print(f"record: {count} windows in {options.out}", file=sys.stderr)
+        topic = node.resolve_topic_name(topics.STATUS.name.replace("~", options.node))
+        if recorder.last_message is None and not node.count_publishers(topic):
+            words = f"record: nobody publishes {topic}; is the node active, in this namespace?"
+            print(words, file=sys.stderr)
+            return NOBODY_PUBLISHES
         if failed is not None:
             print(f"record: stopped early: {failed!r}", file=sys.stderr)
         return 1 if failed is not None else 0

@@ -217,7 +217,7 @@ def find_model(model: str | Path) -> Path:
     Raises:
         LoadingError: there is none.
     """
-    given = Path(model).expanduser()
+    given = Path(os.path.expanduser(model))  # of nobody known stays as it is
     beside = bundled_folders() if len(given.parts) == 1 else []
     for folder in (given.absolute(), *(folder / given for folder in beside)):
         if folder.is_dir():

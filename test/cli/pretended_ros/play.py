@@ -28,6 +28,9 @@ def frames():
 if os.environ.get("NOBODY_LISTENS"):
     print("play: nobody subscribed", file=sys.stderr)
     sys.exit(3)
+if os.environ.get("PLAYER_REFUSES"):
+    print(f"play: {os.environ['PLAYER_REFUSES']}", file=sys.stderr)
+    sys.exit(1)
 while not (FOLDER / "node_arguments").exists():
     time.sleep(0.02)
 for index, (stamp, shape) in enumerate(frames()):
