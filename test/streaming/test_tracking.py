@@ -127,8 +127,22 @@ def test_faint_boxes_begin_nothing_but_continue():
     assert entry.score < 0.8
 
 
+def test_object_is_reported_once_enough_windows_found_it():
+    """All are at first, when there were no more windows; ids are given at the first find."""
+    tracker = ObjectTracker(TrackingSettings(min_windows=3))
+    sofa = box("sofa", (0, 3, 0))
+    assert ids(tracker.update([box(), sofa], 1)) == ["chair_1", "sofa_1"]
+    assert ids(tracker.update([box()], 2)) == ["chair_1"]
+    late = box("table", (0, -3, 0))
+    assert ids(tracker.update([box(), late], 3)) == ["chair_1"]
+    tracker.update([late, sofa], 4)
+    assert ids(tracker.objects) == ["chair_1"]
+    assert ids(tracker.identify([late])) == ["table_1"]  # an answer may name it before
+    assert ids(tracker.update([late, sofa], 5)) == ["chair_1", "sofa_1", "table_1"]
+
+
 def test_object_in_plain_view_that_is_not_found_is_forgotten():
-    tracker = ObjectTracker(TrackingSettings(forget=3))
+    tracker = ObjectTracker(TrackingSettings(forget=3, min_windows=1))
     tracker.update([box(score=0.8)], 1)
     scores = [tracker.update([], stamp, look())[0].score for stamp in (2, 3)]
     assert 0.8 > scores[0] > scores[1]
@@ -138,7 +152,7 @@ def test_object_in_plain_view_that_is_not_found_is_forgotten():
 
 @pytest.mark.parametrize("view", [look(depth_m=1.0), look(T=np.eye(4)), None])
 def test_object_hidden_or_out_of_view_is_remembered(view):
-    tracker = ObjectTracker()
+    tracker = ObjectTracker(TrackingSettings(min_windows=1))
     tracker.update([box()], 1)
     for stamp in range(2, 12):
         (entry,) = tracker.update([], stamp, view)
@@ -146,14 +160,14 @@ def test_object_hidden_or_out_of_view_is_remembered(view):
 
 
 def test_being_found_again_forgives_the_misses():
-    tracker = ObjectTracker(TrackingSettings(forget=2))
+    tracker = ObjectTracker(TrackingSettings(forget=2, min_windows=1))
     for stamp in range(1, 9):
         objects = tracker.update([box()] if stamp % 2 else [], stamp, look())
         assert ids(objects) == ["chair_1"]
 
 
 def test_number_of_objects_is_bounded_and_the_newest_stay():
-    tracker = ObjectTracker(TrackingSettings(max_objects=3))
+    tracker = ObjectTracker(TrackingSettings(max_objects=3, min_windows=1))
     for stamp in range(6):
         objects = tracker.update([box(center=(2, 2 * stamp, 0))], stamp)
     assert ids(objects) == ["chair_4", "chair_5", "chair_6"]

@@ -33,6 +33,7 @@ from vidllm_ros.streaming.session import (
     WindowOutdatedError,
     WindowResult,
 )
+from vidllm_ros.streaming.tracking import TrackingSettings
 from vidllm_ros.streaming.window import Added, FrameCounts, WindowSettings
 from vidllm_ros.streaming.worker import JobKind, Worker, WorkerClosedError
 from vidllm_ros.structures import Frames
@@ -64,6 +65,7 @@ def session_settings(parameters: NodeParameters) -> SessionSettings:
         max_map_points=parameters.max_map_points,
         max_question_chars=parameters.max_question_chars,
         find_up=parameters.find_up,
+        tracking=TrackingSettings(min_windows=parameters.object_min_windows),
     )
 
 

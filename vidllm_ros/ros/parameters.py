@@ -25,6 +25,7 @@ from vidllm_ros.streaming.loading import (
     BackendName,
 )
 from vidllm_ros.streaming.session import SessionSettings
+from vidllm_ros.streaming.tracking import TrackingSettings
 from vidllm_ros.streaming.window import WindowSettings
 
 Value = bool | int | float | str
@@ -223,6 +224,13 @@ class NodeParameters:
         "config.json); this parameter can only be stricter.",
         _LIVE,
         (-1.0, 1.0),
+    )
+    object_min_windows: int = _parameter(
+        TrackingSettings.min_windows,
+        "Windows that must find an object before it is published, or all so far where there were "
+        "fewer: what is seen once and never again is mostly not there.",
+        _LIVE,
+        (1, 100),
     )
     max_path_poses: int = _parameter(
         1024, "Poses kept in ~/path; the oldest go first.", _LIVE, (1, 100_000)

@@ -95,8 +95,8 @@ DEPTH_INFO = Topic(
 )
 OBJECTS = Topic(
     "~/objects", GroundedObjectArray, "reliable",
-    "every object known in this world, see `score_threshold`: metric oriented box, label, "
-    "score, lasting id",
+    "every object known in this world, see `score_threshold` and `object_min_windows`: "
+    "metric oriented box, label, score, lasting id",
 )  # fmt: skip
 MARKERS = Topic("~/object_markers", MarkerArray, "reliable", "the same for RViz; DELETEALL first")
 STATUS = Topic(

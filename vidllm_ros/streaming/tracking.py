@@ -35,6 +35,8 @@ class TrackingSettings:
         center_share: boxes of one label whose centres are nearer than this share of their mean
             diagonal are the same even without overlap.
         min_score: boxes below it begin no object; 0 leaves it to the network's own threshold.
+        min_windows: windows that must find an object before it is reported, or all there were
+            where those are fewer: what a network sees once and never again is mostly not there.
         memory: windows whose evidence the position is averaged over.
         forget: an object in full view that this many windows in a row did not find is forgotten.
         max_objects: bound; the least sure, longest unseen go first.
@@ -44,6 +46,7 @@ class TrackingSettings:
     other_label_iou: float = 0.5
     center_share: float = 0.4
     min_score: float = 0.0
+    min_windows: int = 2
     memory: float = 5.0
     forget: int = 3
     max_objects: int = 500
@@ -84,6 +87,7 @@ class _Track:
     weight: float
     votes: dict[str, float] = field(default_factory=dict)
     missed: int = 0
+    found: int = 1  # windows that showed it
 
 
 class ObjectTracker:
@@ -92,23 +96,27 @@ class ObjectTracker:
     def __init__(self, settings: TrackingSettings | None = None) -> None:
         self.settings = settings or TrackingSettings()
         self._tracks: list[_Track] = []
+        self._windows = 0
         self._numbers: defaultdict[str, int] = defaultdict(int)
 
     @property
     def objects(self) -> tuple[GroundedBox, ...]:
-        """Every object, ordered by its id's name and number."""
-        return tuple(sorted((t.box for t in self._tracks), key=lambda b: _id_order(b.object_id)))
+        """Every object that enough windows found, ordered by its id's name and number."""
+        wanted = min(self.settings.min_windows, self._windows)
+        sure = (track.box for track in self._tracks if track.found >= wanted)
+        return tuple(sorted(sure, key=lambda box: _id_order(box.object_id)))
 
     def update(
         self, boxes: Sequence[GroundedBox], stamp_ns: int, view: View | None = None
     ) -> tuple[GroundedBox, ...]:
-        """Join a window's boxes to the objects and return all of them.
+        """Join a window's boxes to the objects and return all that are reported.
 
         Args:
             boxes: in the map, as detected.
             stamp_ns: of the newest frame.
             view: what the window could see; without it nothing is ever forgotten.
         """
+        self._windows += 1
         found = suppress_twins(boxes, self.settings)
         matched = self._match(found)
         seen: set[int] = set()
@@ -166,6 +174,7 @@ class ObjectTracker:
         track.weight = min(track.weight + weight, self.settings.memory)
         track.votes[box.label] = track.votes.get(box.label, 0.0) + box.score
         track.missed = 0
+        track.found += 1
         surer = box if box.score > old.score else old
         size = np.asarray(surer.size, float)
         cosine = float(np.dot(old.quat_xyzw, box.quat_xyzw))  # of half the turn between them
