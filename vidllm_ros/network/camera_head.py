@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.full_float32 import full_float32
 from vidllm_ros.network.layers import Block, Mlp
 
 POSE_DIM = 9
@@ -25,8 +26,8 @@ class CameraHead(nn.Module):
     """Refine the pose of every frame from its camera token; attention runs across frames.
 
     Each iteration sees the previous one's answer, detached, through an adaptive LayerNorm. Runs
-    outside autocast: poses need the bits and cost almost nothing. Source: Vid-LLM Fig. 2; VGGT,
-    facts A.4.
+    outside autocast and TF32: poses need the bits and cost almost nothing. Source: Vid-LLM Fig. 2;
+    VGGT, facts A.4.
     """
 
     def __init__(self, config: VidLLMConfig) -> None:
@@ -50,7 +51,7 @@ class CameraHead(nn.Module):
         Args:
             last_level: the aggregator's last output, (B, S, P, 2C); token 0 is the camera's.
         """
-        with torch.autocast(last_level.device.type, enabled=False):
+        with full_float32(last_level.device):
             tokens = self.token_norm(last_level[:, :, 0].to(self.token_norm.weight.dtype))
             raw = self.empty_pose.expand(*tokens.shape[:2], -1)
             encodings = []

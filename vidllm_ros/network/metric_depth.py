@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.dense_head import DPTDecoder, finish_at_a_time, resize
+from vidllm_ros.network.full_float32 import full_float32
 
 PIXEL_CHANNELS = 32
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.0212, 50.0
@@ -76,7 +77,7 @@ def _log_odds(success: Tensor) -> tuple[Tensor, Tensor]:
 
 def _in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Run a 1x1 convolution in float32: half precision steps depth by half a percent."""
-    with torch.autocast(x.device.type, enabled=False):
+    with full_float32(x.device):
         bias = None if conv.bias is None else conv.bias.float()
         return functional.conv2d(x.float(), conv.weight.float(), bias)
 
@@ -249,7 +250,7 @@ class MetricDepth(nn.Module):
         base = (self.log_centers.float().exp() + self.residual.bias.float())[:, None]
         low, high = self.range_m
         depth = torch.empty_like(success, dtype=torch.float32)
-        with torch.autocast(pixel.device.type, enabled=False):
+        with full_float32(pixel.device):
             for place, features, two in zip(
                 depth.flatten(1), pixel.flatten(2), numbers.float().flatten(2), strict=True
             ):

@@ -19,6 +19,7 @@ from torch.nn import functional
 from vidllm_ros.network.aggregator import Aggregator, AggregatorOutput
 from vidllm_ros.network.dense_head import DPTDecoder, DPTHead, ResidualUnit, resize
 from vidllm_ros.network.encoder import Encoder, EncoderOutput
+from vidllm_ros.network.full_float32 import full_float32
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import Attention, Block, RotaryTables
 from vidllm_ros.network.metric_depth import (
@@ -214,7 +215,7 @@ def _bin_probabilities(head: MetricDepth, pixel: Tensor) -> Tensor:
 
 
 def _float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
+    with full_float32(x.device):
         assert conv.bias is not None
         return functional.conv2d(x.float(), conv.weight.float(), conv.bias.float())
 

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Float32 without autocast and TF32 holds inside, in the layers that promise it, and no longer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from vidllm_ros.network import full_float32 as module
+from vidllm_ros.network.camera_head import CameraHead
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.full_float32 import full_float32
+from vidllm_ros.network.metric_depth import MetricDepth
+
+CPU = torch.device("cpu")
+EXACT, FAST = ("ieee", "ieee"), ("tf32", "tf32")
+
+
+@pytest.fixture
+def in_tf32() -> Iterator[None]:
+    """A process in which float32 is TF32 on a GPU."""
+    before = module._precisions()
+    module._set(FAST)
+    yield
+    module._set(before)
+
+
+@pytest.mark.usefixtures("in_tf32")
+def test_the_switch_is_set_inside_and_set_back_after_also_by_an_error() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with full_float32(CPU):
+            assert module._precisions() == EXACT
+            assert not torch.is_autocast_enabled("cpu")
+            with full_float32(CPU):
+                pass
+            assert module._precisions() == EXACT
+        assert module._precisions() == FAST
+        assert torch.is_autocast_enabled("cpu")
+    with pytest.raises(ValueError, match="inside"), full_float32(CPU):
+        raise ValueError("inside")
+    assert module._precisions() == FAST
+
+
+@pytest.mark.usefixtures("in_tf32")
+def test_two_threads_inside_set_it_back_once_both_have_left() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with full_float32(CPU):
+            entered.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=stay)
+    with full_float32(CPU):
+        other.start()
+        assert entered.wait(10)
+    assert module._precisions() == EXACT
+    leave.set()
+    other.join(10)
+    assert module._precisions() == FAST
+
+
+def test_a_process_that_never_asked_finds_its_own_settings_again() -> None:
+    """Settings of PyTorch's older names can still be read and set afterwards."""
+    words = (
+        "import torch\n"
+        "from vidllm_ros.network.full_float32 import full_float32\n"
+        "def seen():\n"
+        "    return (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32,\n"
+        "            torch.get_float32_matmul_precision(),\n"
+        "            torch.backends.cudnn.conv.fp32_precision,\n"
+        "            torch.backends.cuda.matmul.fp32_precision)\n"
+        "before = seen()\n"
+        "with full_float32(torch.device('cpu')):\n"
+        "    pass\n"
+        "assert seen() == before, (before, seen())\n"
+        "torch.set_float32_matmul_precision('high')\n"
+        "before = seen()\n"
+        "with full_float32(torch.device('cpu')):\n"
+        "    pass\n"
+        "assert seen() == before, (before, seen())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("in_tf32")
+@torch.no_grad()
+def test_the_layers_that_promise_float32_run_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every product of float32 that metric depth and camera head make is made inside."""
+    config = VidLLMConfig(point_head=False)
+    torch.manual_seed(0)
+    head = MetricDepth(config).eval().bfloat16()
+    camera = CameraHead(config).eval()
+    seen: list[tuple[str, torch.dtype, tuple[str, ...]]] = []
+
+    def watch(owner: object, name: str) -> None:
+        whole = getattr(owner, name)
+
+        def call(*args: Any, **named: Any) -> Any:
+            seen.append((name, args[1].dtype, module._precisions()))
+            return whole(*args, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+    watch(functional, "conv2d")
+    watch(functional, "linear")
+    watch(torch, "addmm")
+    levels = [torch.randn(1, 2, 6, config.width).bfloat16() for _ in range(4)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lean = head(levels, (2, 3), (28, 42), keep_bins=False).depth
+        head(levels, (2, 3), (28, 42))
+        camera(torch.randn(1, 3, 7, 2 * config.width).bfloat16())
+    inside = [entry for entry in seen if entry[1] == torch.float32]
+    assert {name for name, *_ in inside} == {"conv2d", "linear", "addmm"}
+    assert {state for *_, state in inside} == {EXACT}
+    assert module._precisions() == FAST
+    assert lean.dtype == torch.float32
