@@ -3,9 +3,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from vidllm_ros.network import dense_head
 from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.layers import is_plain
 from vidllm_ros.network.metric_depth import MetricDepth, log_binomial
 
 GRID, SIZE = (2, 3), (28, 42)
@@ -120,3 +122,58 @@ def test_depth_without_bins_equals_the_literal_one(full_size, spread, rtol):
     assert lean.centers is None
     assert literal.depth.std() > 0.01
     torch.testing.assert_close(lean.depth, literal.depth, rtol=rtol, atol=1e-5)
+
+
+class Adapted(nn.Module):
+    """A layer with a low-rank adapter beside it, as wrappers for fine-tuning put it."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.down = nn.Conv2d(layer.in_channels, 2, 1, bias=False)
+        self.up = nn.Conv2d(2, layer.out_channels, 1, bias=False)
+
+    def forward(self, x):
+        return self.layer(x) + self.up(self.down(x))
+
+
+class Halves(torch.Tensor):
+    """A weight whose numbers are stored in another form: what is read off it is no weight."""
+
+
+@pytest.mark.parametrize("place", ["residual", "binomial"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_what_stands_in_the_place_of_a_last_layer_is_called(place, dtype):
+    module = build().eval()
+    nn.init.normal_(module.residual.weight, std=0.2)
+    adapted = Adapted(getattr(module, place))
+    nn.init.normal_(adapted.up.weight, std=0.5)
+    merged = build().eval()
+    merged.load_state_dict(module.state_dict())
+    product = adapted.up.weight.flatten(1) @ adapted.down.weight.flatten(1)
+    getattr(merged, place).weight += product[..., None, None]
+    setattr(module, place, adapted)
+    module, merged = module.to(dtype), merged.to(dtype)
+    inputs = [level.to(dtype) for level in levels()]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        kept = module(inputs, GRID, SIZE).depth
+        lean = module(inputs, GRID, SIZE, keep_bins=False).depth
+        expected = merged(inputs, GRID, SIZE, keep_bins=False).depth
+    torch.testing.assert_close(lean, kept, rtol=1e-4, atol=1e-4)
+    off = 1e-4 if dtype is torch.float32 else 0.1
+    torch.testing.assert_close(lean, expected, rtol=off, atol=off)
+
+
+@torch.no_grad()
+def test_hooks_and_weights_of_another_form_are_not_passed_by():
+    module, heard = build().eval(), []
+    module.residual.register_forward_hook(lambda *_: heard.append("residual"))
+    module.binomial.register_forward_hook(lambda *_: heard.append("binomial"))
+    for keep_bins in (False, True):
+        module(levels(), GRID, SIZE, keep_bins=keep_bins)
+    assert {"residual", "binomial"} <= set(heard[: len(heard) // 2])
+    layer = nn.Conv2d(4, 4, 1)
+    assert is_plain(layer, nn.Conv2d)
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Halves), requires_grad=False)
+    assert not is_plain(layer, nn.Conv2d)

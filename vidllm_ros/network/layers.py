@@ -112,9 +112,15 @@ class LayerScale(nn.Module):
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Say whether a module is just this layer, so that its weights may be read instead of called.
 
-    What stands around a layer (adapters, parametrised weights) or listens to it would be missed.
+    What stands around a layer (adapters, parametrised weights), listens to it or holds its weight
+    in another form (quantised, sharded) would be missed.
     """
-    return type(module) is kind and not module._forward_hooks and not module._forward_pre_hooks
+    return (
+        type(module) is kind
+        and type(module.weight) in (nn.Parameter, Tensor)
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+    )
 
 
 def _check_heads(dim: int, heads: int) -> int:

@@ -8,6 +8,7 @@ head, so that the two can disagree and scale_alignment.py can fit one to the oth
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.dense_head import DPTDecoder, finish_at_a_time, resize
 from vidllm_ros.network.full_float32 import full_float32
+from vidllm_ros.network.layers import is_plain
 
 PIXEL_CHANNELS = 32
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.0212, 50.0
@@ -76,7 +78,12 @@ def _log_odds(success: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Run a 1x1 convolution in float32: half precision steps depth by half a percent."""
+    """Run a 1x1 convolution in float32: half precision steps depth by half a percent.
+
+    What stands in the place of such a convolution is called, in the precision of the run.
+    """
+    if not is_plain(conv, nn.Conv2d):
+        return conv(x).float()  # type: ignore[no-any-return]
     with full_float32(x.device):
         bias = None if conv.bias is None else conv.bias.float()
         return functional.conv2d(x.float(), conv.weight.float(), bias)
@@ -244,16 +251,28 @@ class MetricDepth(nn.Module):
         hit, miss = _log_odds(success)
         table = _binomial_table(self.bins, pixel.device).T  # (A, 2)
         numbers = torch.cat([hit - miss, torch.ones_like(hit)], dim=1) / temperature
-        assert self.residual is not None
-        assert self.residual.bias is not None
-        weight = self.residual.weight.float().flatten(1)  # (A, PIXEL_CHANNELS)
-        base = (self.log_centers.float().exp() + self.residual.bias.float())[:, None]
         low, high = self.range_m
         depth = torch.empty_like(success, dtype=torch.float32)
         with full_float32(pixel.device):
-            for place, features, two in zip(
-                depth.flatten(1), pixel.flatten(2), numbers.float().flatten(2), strict=True
+            for place, centers, two in zip(
+                depth.flatten(1), self._centers_of(pixel), numbers.float().flatten(2), strict=True
             ):
-                centers = torch.addmm(base, weight, features.float()).clamp_(low, high)
+                centers.clamp_(low, high)
                 place.copy_(centers.mul_(torch.softmax(table @ two, dim=0)).sum(0))
         return depth.clamp_(low, high)
+
+    def _centers_of(self, pixel: Tensor) -> Iterable[Tensor]:
+        """Return the centres of each frame of `pixel`, (A, h'*w'), m, before the range.
+
+        Products of a plain layer are made as they are read, those of another at once: it runs in
+        the precision of the run, which ends where they are read.
+        """
+        assert self.residual is not None
+        base = self.log_centers.float().exp()[:, None]
+        if not is_plain(self.residual, nn.Conv2d):
+            shifts = [_in_float32(self.residual, frame)[0].flatten(1) for frame in pixel.split(1)]
+            return [base + shift for shift in shifts]
+        assert self.residual.bias is not None
+        weight = self.residual.weight.float().flatten(1)  # (A, PIXEL_CHANNELS)
+        base = base + self.residual.bias.float()[:, None]
+        return (torch.addmm(base, weight, features.float()) for features in pixel.flatten(2))
