@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vidllm_ros import prompts
-from vidllm_ros.network import vidllm
+from vidllm_ros.network import plain_twin, vidllm
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.text_packing import IGNORE, Segment, pack_segments
 from vidllm_ros.network.vidllm import VidLLM
@@ -234,3 +234,42 @@ def test_learns_one_batch_under_bfloat16(build_tiny):
         ("answer", "metric", "relative"), zip(*history, strict=True), strict=True
     ):
         assert values[-1] < 0.6 * values[0], (name, values)
+
+
+@pytest.fixture
+def norms_as_on_a_gpu(monkeypatch):
+    """Norms answer in float32 under autocast, as CUDA's do and a CPU's do not."""
+    whole = torch.nn.functional.layer_norm
+
+    def in_float32(x, shape, weight=None, bias=None, eps=1e-5):
+        if not torch.is_autocast_enabled("cpu"):
+            return whole(x, shape, weight, bias, eps)
+        with torch.autocast("cpu", enabled=False):
+            weight, bias = (None if each is None else each.float() for each in (weight, bias))
+            return whole(x.float(), shape, weight, bias, eps)
+
+    monkeypatch.setattr(torch.nn.functional, "layer_norm", in_float32)
+
+
+@pytest.mark.usefixtures("norms_as_on_a_gpu")
+@torch.inference_mode()
+def test_token_streams_keep_the_weights_format_under_a_gpus_autocast(build_tiny):
+    model = build_tiny().bfloat16()
+    model.camera_head.float()
+    half, images_ = torch.bfloat16, images()
+    with model.autocast():
+        assert (
+            model.encoder.backbone.layernorm(torch.ones(1, 32).bfloat16()).dtype is torch.float32
+        )
+        for encoded in (model.encoder(images_), plain_twin.encode(model.encoder, images_)):
+            assert {x.dtype for x in (encoded.patch_tokens, *encoded.levels)} == {half}
+        adapted = model.adapter(encoded.patch_tokens)
+        assert (adapted.geometry.dtype, adapted.semantic.dtype) == (half, half)
+        aggregated = model.aggregator(adapted.geometry, encoded.grid)
+        assert {level.dtype for level in aggregated.levels.values()} == {half}
+        geometry = model.geometry(images_)
+    assert geometry.depth_rel.dtype is geometry.metric_depth.depth.dtype is torch.float32
+    assert geometry.pose_encodings[-1].dtype is torch.float32
+    training = build_tiny()  # weights of float32 under autocast: streams stay what they were
+    with torch.autocast("cpu", dtype=half):
+        assert training.encoder(images_).patch_tokens.dtype is torch.float32

@@ -80,7 +80,8 @@ class Encoder(nn.Module):
             hidden = layer(hidden, None)
             if index in self.level_layers or index == last:
                 patches = self.backbone.layernorm(hidden[:, self.special_tokens :])
-                taken[index] = patches.unflatten(0, (batch, frames))
+                # A GPU's autocast has norms answer in float32: all streams behind would be so.
+                taken[index] = patches.to(hidden.dtype).unflatten(0, (batch, frames))
         return EncoderOutput(taken[last], [taken[index] for index in self.level_layers], grid)
 
     def _normalise(self, images: Tensor) -> Tensor:

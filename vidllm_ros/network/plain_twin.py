@@ -98,7 +98,7 @@ def encode(encoder: Encoder, images: Tensor) -> EncoderOutput:
     finally:
         backbone.config._attn_implementation = before
     patches = [encoder.backbone.layernorm(each)[:, encoder.special_tokens :] for each in kept]
-    levels = [each.unflatten(0, (batch, frames)) for each in patches]
+    levels = [each.to(hidden.dtype).unflatten(0, (batch, frames)) for each in patches]
     grid = (height // encoder.patch_size, width // encoder.patch_size)
     return EncoderOutput(levels[-1], [levels[index] for index in encoder.level_layers], grid)
 
