@@ -7,11 +7,13 @@ import shlex
 import pytest
 import torch
 
-from vidllm_ros.cli import bench, bench_model, bench_stages
+from vidllm_ros.cli import bench, bench_model, bench_stages, bench_whole
 from vidllm_ros.network.acceleration import Acceleration
 from vidllm_ros.network.account import Workload
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.metric_geometry import frames_with_metric_depth
+from vidllm_ros.network.scene_queries import scene_state
+from vidllm_ros.network.vidllm import VidLLM
 
 
 def test_the_report_adds_up(tmp_path, capsys):
@@ -137,3 +139,66 @@ def test_metric_depth_is_timed_as_a_window_runs_it_and_its_twin_for_every_frame(
     torch.testing.assert_close(
         stage.run().depth, stage.plain().depth[:, read], atol=1e-5, rtol=1e-4
     )
+
+
+def test_whole_calls_are_timed_beside_the_sums(tmp_path, capsys, monkeypatch):
+    """A window of 16 by 8: eight frames are remembered, and nothing else is."""
+    counts, whole = [], VidLLM.reconstruct
+
+    def note(self, frames, shrink=1.0):
+        before = self.frame_cache.counts.encoded
+        rec = whole(self, frames, shrink)
+        counts.append((self.frame_cache.counts.encoded - before, rec.images.shape[1:3]))
+        return rec
+
+    monkeypatch.setattr(VidLLM, "reconstruct", note)
+    out = tmp_path / "report.json"
+    options = ["--frames", "16", "--resolution", "28x42", "--repetitions", "2", "--no-plain"]
+    assert bench.main(["model", *options, "--out", str(out)]) == 0
+    report = json.loads(out.read_text())
+    shown = capsys.readouterr().err
+    for name, key in bench_whole.SUMS.items():
+        call = report["calls"][name]
+        flat = key.replace("reconstruction_s", "reconstruct_s").removesuffix("_s") + "_call_s"
+        assert report[flat] == pytest.approx(call["median_ms"] / 1e3, rel=1e-3)
+        assert call["count"] == 2
+        assert report[key] > 0
+        assert f"{call['median_ms']:.2f}" in shown
+    ratio = report["stride_window_call_s"] / report["reconstruct_call_s"]
+    assert report["stride_window_call_ratio"] == pytest.approx(ratio)
+    assert {size for _, size in counts} == {(28, 42)}  # the workload's, nothing is resized
+    a_round = [(16, (28, 42)), (8, (28, 42)), (16, (28, 42))]
+    assert counts[:3] == a_round  # cold, by stride, to the first token
+    assert counts[-3:] == a_round  # the further question sees no window
+
+
+def test_a_scene_is_filled_up_to_the_workload(build_network):
+    whole = bench_whole.WholeCalls(build_network, Workload(8, (28, 42), 20))
+    assert len(whole.scene.tokens) == len(whole.scene.positions) == 20
+    whole.before(bench_whole.FURTHER)
+    state = scene_state(build_network, whole.scene)
+    whole.first_word(whole.scene)
+    assert scene_state(build_network, whole.scene) is state  # read once
+    assert state.prefix.length >= 20
+
+
+@pytest.fixture
+def build_network():
+    return bench_stages.build(VidLLMConfig(point_head=False), torch.device("cpu"), torch.float32)
+
+
+def test_the_chart_shows_the_twins_there_are(tmp_path, monkeypatch):
+    stage = {"median_ms": 2.0, "low_ms": 1.0, "high_ms": 3.0, "floor_ms": 0.5}
+    twin = {"plain": {"median_ms": 4.0}}
+    report = {"size": "nano", "frames": 8, "precision": "float32"}
+    drawn = []
+    monkeypatch.setattr(bench_model, "write_picture", lambda path, figure: drawn.append(figure))
+    for stages in ({"a": stage | twin, "b": stage, "c": stage | twin}, {"a": stage}):
+        bench_model.write_chart(tmp_path / "chart.png", report | {"stages": stages})
+    some, none = (
+        {bars.get_label(): len(bars.patches) for bars in figure.axes[0].containers
+         if hasattr(bars, "patches")}
+        for figure in drawn
+    )  # fmt: skip
+    assert some == {"literal twin": 2, "as run": 3, "floor": 3}
+    assert none == {"as run": 1, "floor": 1}

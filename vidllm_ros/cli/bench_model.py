@@ -3,7 +3,8 @@
 
 Weights are random: speed does not depend on them. Each stage and its literal twin run in turn in
 one process; ceilings of the machine are measured in the same run. `--account` prints the floor
-alone, for any size, on any machine. Next: bench_stages.py, the stages.
+alone, for any size, on any machine. Next: bench_stages.py, the stages; bench_whole.py, whole
+calls.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ if TYPE_CHECKING:
 RESOLUTIONS = {"nano": "84x112", "paper": "392x518"}
 NANO_BARS = (Bar("speedup_vs_plain", 1.5, "literal twin / as run, same run", is_least=True),)
 PAPER_BARS = (
-    Bar("reconstruction_s", 0.65, "32 frames with full-size depth, one H200, bf16"),
-    Bar("window_to_first_token_s", 0.80, "window to first token of an answer"),
-    Bar("further_question_s", 0.060, "further question on the scene to its first token"),
-    Bar("stride_window_ratio", 0.85, "window with remembered encodings / cold one"),
+    Bar("reconstruct_call_s", 0.65, "32 frames with full-size depth, one call, one H200, bf16"),
+    Bar("reconstruction_s", 0.65, "the same, sum of its stages"),
+    Bar("window_to_first_token_call_s", 0.80, "window to first token of an answer, calls"),
+    Bar("window_to_first_token_s", 0.80, "the same, sum of stages"),
+    Bar("further_question_call_s", 0.060, "further question to its first token, call"),
+    Bar("further_question_s", 0.060, "the same, its stage"),
+    Bar("stride_window_call_ratio", 0.85, "window with remembered encodings / cold one, calls"),
+    Bar("stride_window_ratio", 0.85, "the same, sums of stages"),
     Bar("peak_memory_gb", 30.0, "device memory, twins not counted"),
 )
 INT4_BAR = Bar("peak_memory_gb", 20.0, "device memory with an int4 language model")
@@ -99,6 +104,7 @@ def bench_model(
     report = with_bars(report, bars)
     write_json(out, report)
     print_stages(report)
+    print_calls(report)
     print_bars(report, bars, f"{size}, {report['precision']} on {report['gpu'] or report['cpu']}")
     write_chart(out.with_suffix(".png"), report)
     print(json.dumps({"speedup_vs_plain": report.get("speedup_vs_plain")}))
@@ -171,6 +177,25 @@ def print_stages(report: dict[str, Any]) -> None:
     Console(stderr=True, width=110).print(table)
 
 
+def print_calls(report: dict[str, Any]) -> None:
+    """Print whole calls beside the sums of their stages as a table on stderr."""
+    from vidllm_ros.cli.bench_whole import SUMS, WORDS
+
+    table = Table(title="whole calls")
+    for column in ("call", "ms", "quartiles", "sum of stages, ms", "what it is"):
+        table.add_column(column)
+    for name, words in WORDS.items():
+        call = report["calls"][name]
+        table.add_row(
+            name,
+            f"{call['median_ms']:.2f}",
+            f"{call['low_ms']:.2f}-{call['high_ms']:.2f}",
+            f"{1e3 * report[SUMS[name]]:.2f}",
+            words,
+        )
+    Console(stderr=True, width=120).print(table)
+
+
 def write_chart(path: Path, report: dict[str, Any]) -> None:
     """Draw each stage's time beside its twin's and its floor's."""
     from matplotlib.figure import Figure
@@ -180,9 +205,10 @@ def write_chart(path: Path, report: dict[str, Any]) -> None:
     axes = figure.subplots()
     rows = range(len(names))
     stages = [report["stages"][name] for name in names]
-    if all("plain" in stage for stage in stages):  # a twin may have had no memory
-        plain = [stage["plain"]["median_ms"] for stage in stages]
-        axes.barh([row + 0.28 for row in rows], plain, 0.26, label="literal twin", color="#b0b0b0")
+    twins = [(row, stages[row]["plain"]["median_ms"]) for row in rows if "plain" in stages[row]]
+    if twins:  # one may have had no memory: the others are shown
+        places, plain = [row + 0.28 for row, _ in twins], [took for _, took in twins]
+        axes.barh(places, plain, 0.26, label="literal twin", color="#b0b0b0")
     took = [stage["median_ms"] for stage in stages]
     spread = [
         [stage["median_ms"] - stage["low_ms"] for stage in stages],

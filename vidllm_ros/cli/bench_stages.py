@@ -2,7 +2,8 @@
 """The stages of `vidllm bench model`: what is run for each, and what its literal twin runs.
 
 Inputs of every stage are made once by the stages before it, so a stage's time is its own. Times
-on a GPU are taken between two waits for it. Next: network/plain_twin.py, the twins.
+on a GPU are taken between two waits for it. Next: bench_whole.py for whole calls,
+network/plain_twin.py for the twins.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from vidllm_ros.cli.bench_whole import WholeCalls, whole_report
 from vidllm_ros.network import plain_twin
 from vidllm_ros.network.acceleration import (
     Acceleration,
@@ -74,14 +76,15 @@ class StageBench:
         """Device memory at its fullest, weights included, without the twins; None on a CPU."""
         return self._peak_bytes
 
-    def _run_once(self, stages: dict[str, Stage]) -> None:
-        """Run every stage as it is run, the twins not: what a window takes at its fullest."""
+    def _run_once(self, stages: dict[str, Stage], whole: WholeCalls) -> None:
+        """Run stages and whole calls, the twins not: what a window takes at its fullest."""
         if self.device.type != "cuda":
             return
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         for stage in stages.values():
             stage.run()
+        whole.run_once()
         self._peak_bytes = int(torch.cuda.max_memory_allocated(self.device))
 
     def _twins_that_fit(self, stages: dict[str, Stage]) -> set[str]:
@@ -100,7 +103,7 @@ class StageBench:
 
     @torch.no_grad()
     def measure(self, repetitions: int, with_plain: bool, clock: str = "wall") -> dict[str, Any]:
-        """Time every stage and its twin in turn; return the report.
+        """Time every stage and its twin in turn, and whole calls; return the report.
 
         Args:
             repetitions: of each.
@@ -114,10 +117,12 @@ class StageBench:
         ceilings = measured_ceilings(self.device, self.dtype, read)
         with self.model.autocast(), attention_order(self.kernels):
             plain_stages = self._stages()
+            whole = WholeCalls(self.model, self.load)
             accelerate(self.model, self.choice)
-            self._run_once(plain_stages)
+            self._run_once(plain_stages, whole)
             twins = self._twins_that_fit(plain_stages) if with_plain else set()
             seconds = self._time(plain_stages, repetitions, twins, read)
+            called = measure_in_turn(whole.calls(), repetitions, clock=read, before=whole.before)
             left_out = sorted(set(plain_stages) - twins) if with_plain else []
         costs = self.account.stages()
         report: dict[str, Any] = {
@@ -132,7 +137,8 @@ class StageBench:
         }
         if left_out:
             report["plain_out_of_memory"] = left_out
-        return report | self._totals(seconds, with_plain and not left_out)
+        totals = self._totals(seconds, with_plain and not left_out)
+        return report | totals | whole_report(called)
 
     def _time(
         self, stages: dict[str, Stage], repetitions: int, twins: set[str], clock: Clock
@@ -155,6 +161,7 @@ class StageBench:
             "reconstruction_s": reconstruction,
             "window_to_first_token_s": first,
             "further_question_s": median(("first_token",)),
+            "stride_window_s": remembered,
             "stride_window_ratio": remembered / reconstruction,
         }
         if with_plain:
