@@ -7,13 +7,11 @@ from torch import nn
 from torch.nn import functional
 
 from vidllm_ros.network.acceleration import (
-    KERNELS,
     Acceleration,
     _repeated,
     accelerate,
-    attention_order,
     measured_ceilings,
-    probe_attention,
+    usual_acceleration,
     why_not_quantize,
 )
 from vidllm_ros.network.vidllm import VidLLM
@@ -62,19 +60,35 @@ def test_compiling_asks_for_no_cuda_graphs(build_tiny, monkeypatch, device):
         assert how == {"dynamic": False, "mode": "default"}  # not "reduce-overhead"
 
 
-def test_the_probe_times_what_runs_here_and_the_order_follows():
-    shape = (1, 2, 40, 16)
-    seconds = probe_attention(shape, torch.float32, CPU)
-    assert "math" in seconds
-    assert set(seconds) <= set(KERNELS)
-    assert list(seconds.values()) == sorted(seconds.values())
-    q = torch.randn(shape)
-    with attention_order(seconds):
-        chosen = functional.scaled_dot_product_attention(q, q, q)
-    literal = torch.softmax(q @ q.mT / 4, -1) @ q
-    torch.testing.assert_close(chosen, literal, atol=1e-5, rtol=1e-5)
-    with attention_order({}):  # nothing was probed: any kernel
-        functional.scaled_dot_product_attention(q, q, q)
+def test_a_gpu_gets_what_is_exact_unasked_and_a_cpu_nothing():
+    exact = Acceleration(channels_last=True, attention=True)
+    assert usual_acceleration(torch.device("cuda", 1)) == exact
+    assert (exact.compile, exact.quantize) == (False, "none")
+    assert usual_acceleration(CPU) == Acceleration()
+
+
+@torch.no_grad()
+def test_measured_attention_is_used_by_the_aggregator_alone(build_tiny, monkeypatch):
+    plain, fast = build_tiny(), build_tiny()
+    seconds = accelerate(fast, Acceleration(attention=True), window_tokens=40)
+    assert fast.aggregator.kernels == tuple(seconds)
+    assert accelerate(plain, Acceleration()) == {}
+    assert plain.aggregator.kernels == ()
+    fast.aggregator.kernels = ("math",)
+    whole, seen = functional.scaled_dot_product_attention, []
+
+    def note(*args, **named):
+        seen.append((torch.backends.cuda.flash_sdp_enabled(), args[0].shape[1]))
+        return whole(*args, **named)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", note)
+    images = torch.rand(1, 3, 3, 42, 56)
+    after = fast.geometry(images)
+    blocks = 2 * len(fast.aggregator.frame_blocks)
+    assert [flash for flash, _ in seen].count(False) == blocks
+    assert torch.backends.cuda.flash_sdp_enabled()
+    before = plain.geometry(images)
+    torch.testing.assert_close(after.depth_rel, before.depth_rel, atol=1e-5, rtol=1e-5)
 
 
 def test_quantising_needs_its_library_a_known_kind_and_for_int4_a_gpu(build_tiny, monkeypatch):

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from vidllm_ros.network import memory
+from vidllm_ros.network import acceleration, memory
 from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
 from vidllm_ros.network.concatenation import Concatenation
 from vidllm_ros.streaming import loading
@@ -27,6 +29,7 @@ from vidllm_ros.streaming.loading import (
     find_model,
     load_backend,
 )
+from vidllm_ros.structures import Frames
 
 
 def test_a_model_is_found_by_path_and_by_name(
@@ -223,3 +226,41 @@ def test_a_concatenation_without_memory_or_a_part_is_refused(
     write_manifest(folder, Manifest("vggt_vlm", PartPlace("./a"), PartPlace("./b"), scale="none"))
     with pytest.raises(LoadingError, match=r"^geometry: expected a file, a folder or a hub id"):
         load_backend("vggt_vlm", folder, "cpu")
+
+
+@pytest.mark.parametrize("fit", [None, Fit(8)])
+@pytest.mark.parametrize("kind", ["vidllm", "vggt_vlm"])
+def test_what_is_fast_on_a_gpu_is_switched_on_at_loading(
+    kind: str,
+    fit: Fit | None,
+    public_parts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same function as the bench's; a GPU's choice is pretended on the CPU."""
+    model: Path | str = loading.BUNDLED_MODEL
+    if kind != "vidllm":
+        model = concatenation(public_parts, tmp_path)
+
+    def states(backend: Any) -> tuple[bool, tuple[str, ...]]:
+        geometry = backend.geometry if kind == "vggt_vlm" else backend
+        weight = geometry.depth_head.predictor[0].weight
+        is_last = weight.is_contiguous(memory_format=torch.channels_last)
+        return is_last and not weight.is_contiguous(), geometry.aggregator.kernels
+
+    plain = load_backend(kind, model, "cpu", fit=fit)
+    assert states(plain.backend) == (False, ())
+    assert not any(line.startswith("speed") for line in plain.notes)
+    choice = acceleration.Acceleration(channels_last=True, attention=True)
+    monkeypatch.setattr(acceleration, "usual_acceleration", lambda device: choice)
+    fast = load_backend(kind, model, "cpu", fit=fit)
+    is_last, kernels = states(fast.backend)
+    assert is_last
+    assert kernels
+    said = fast.notes[-1]
+    assert said.startswith("speed: dense heads channels-last; attention by what is fastest here (")
+    assert fast.notes[:-1] == plain.notes
+    rng = np.random.default_rng(0)
+    film = Frames(rng.integers(0, 255, (3, 60, 80, 3), dtype=np.uint8), (1, 2, 3), "camera")
+    before, after = (loaded.backend.reconstruct(film) for loaded in (plain, fast))
+    np.testing.assert_allclose(after.depth, before.depth, rtol=1e-3, atol=1e-4)

@@ -58,7 +58,13 @@ def bench_model(
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16")] = "auto",
     repetitions: Annotated[int, typer.Option(min=1, help="of each stage")] = 7,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the blocks")] = False,
-    channels_last: Annotated[bool, typer.Option(help="maps of the dense heads")] = False,
+    channels_last: Annotated[
+        bool | None, typer.Option(help="maps of the dense heads; as the node where left out")
+    ] = None,
+    measured_attention: Annotated[
+        bool | None,
+        typer.Option(help="fastest attention kernel by measurement; as the node where left out"),
+    ] = None,
     quantize: Annotated[str, typer.Option(help="none, int8, int4; an approximation")] = "none",
     plain: Annotated[bool, typer.Option(help="time the literal twin too")] = True,
     clock: Annotated[
@@ -81,9 +87,16 @@ def bench_model(
         print_account(config, load)
         return
     from vidllm_ros.cli.bench_stages import StageBench
-    from vidllm_ros.network.acceleration import Acceleration
+    from vidllm_ros.network.acceleration import Acceleration, usual_acceleration
+    from vidllm_ros.streaming.loading import choose_device
 
-    choice = Acceleration(compiled, channels_last, quantize)
+    usual = usual_acceleration(choose_device(device))
+    choice = Acceleration(
+        compile=compiled,
+        channels_last=usual.channels_last if channels_last is None else channels_last,
+        attention=usual.attention if measured_attention is None else measured_attention,
+        quantize=quantize,
+    )
     note(f"building {size} with random weights")
     bench = StageBench(config, load, device, precision, choice)
     report: dict[str, Any] = {"size": size, "frames": frames, "resolution": list(load.size)}
@@ -96,7 +109,11 @@ def bench_model(
     said = {"size": size, "frames": frames, "resolution": "x".join(map(str, load.size))}
     said |= {"device": device, "precision": precision, "repetitions": repetitions}
     said |= {"quantize": quantize, "clock": clock, "out": out}
-    flags = {"--compile": compiled, "--channels-last": channels_last, "--no-plain": not plain}
+    flags = {"--compile": compiled, "--no-plain": not plain}
+    for name, is_on in (
+        ("channels-last", choice.channels_last), ("measured-attention", choice.attention),
+    ):  # fmt: skip
+        flags |= {f"--{name}": is_on, f"--no-{name}": not is_on}
     arguments = [word for name, value in said.items() for word in (f"--{name}", str(value))]
     arguments += [flag for flag, is_on in flags.items() if is_on]
     report |= surroundings(["model", *arguments])

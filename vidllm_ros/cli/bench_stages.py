@@ -19,12 +19,10 @@ from vidllm_ros.network import plain_twin
 from vidllm_ros.network.acceleration import (
     Acceleration,
     accelerate,
-    attention_order,
     measured_ceilings,
-    now,
-    probe_attention,
 )
 from vidllm_ros.network.account import Account, StageCost, Workload
+from vidllm_ros.network.attention_kernels import now
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.language import next_token
 from vidllm_ros.network.metric_geometry import frames_with_metric_depth
@@ -66,10 +64,6 @@ class StageBench:
         self.load, self.choice = load, choice
         self.account = Account(config, load)
         self.model = build(config, self.device, self.dtype)
-        heads = config.aggregator_heads
-        tokens = load.frames * (self.account.patches + 1 + config.aggregator_registers)
-        shape = (1, heads, tokens, config.width // heads)
-        self.kernels = probe_attention(shape, self.dtype, self.device)
         self._peak_bytes: int | None = None
 
     def peak_bytes(self) -> int | None:
@@ -115,10 +109,11 @@ class StageBench:
             raise ValueError(f"clock: expected wall, or cpu on a CPU, got {clock!r}")
         read = time.process_time if clock == "cpu" else lambda: now(self.device)
         ceilings = measured_ceilings(self.device, self.dtype, read)
-        with self.model.autocast(), attention_order(self.kernels):
+        with self.model.autocast():
             plain_stages = self._stages()
             whole = WholeCalls(self.model, self.load)
-            accelerate(self.model, self.choice)
+            tokens = self.load.frames * (self.account.patches + self.model.aggregator.patch_start)
+            kernels = accelerate(self.model, self.choice, tokens)
             self._run_once(plain_stages, whole)
             twins = self._twins_that_fit(plain_stages) if with_plain else set()
             seconds = self._time(plain_stages, repetitions, twins, read)
@@ -128,7 +123,7 @@ class StageBench:
         report: dict[str, Any] = {
             "precision": self.precision,
             "acceleration": vars(self.choice),
-            "attention_kernels_ms": {n: round(1e3 * s, 3) for n, s in self.kernels.items()},
+            "attention_kernels_ms": {n: round(1e3 * s, 3) for n, s in kernels.items()},
             "ceiling_tflop_per_s": ceilings[0] / 1e12,
             "ceiling_gb_per_s": ceilings[1] / 1e9,
             "stages": {

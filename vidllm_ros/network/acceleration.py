@@ -1,36 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faster ways to run the same weights, chosen by measuring them on the device at hand.
+"""Faster ways to run the same weights: what a device gets unasked, and what only who asks gets.
 
-Attention kernels differ by device, number format and head size, so each is timed on the shapes
-this network has and the fastest is put first. Compilation and channels-last maps are exact up to
-rounding; a quantised language model is an approximation and never a default. Keys of the weights
-stay as they are. Next: cli/bench_model.py, which measures all of it.
+Channels-last maps and measured attention kernels are exact up to rounding: on a GPU the node has
+them (streaming/loading.py), and the bench what the node has, unless told otherwise. Compilation is
+exact too and costs minutes, a quantised language model is an approximation: neither is a default.
+Keys of the weights stay as they are. Next: attention_kernels.py; cli/bench_model.py, which
+measures all of it.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import nn
 
+from vidllm_ros.network.attention_kernels import now, probe_attention
+from vidllm_ros.network.concat_geometry import VggtGeometry
 from vidllm_ros.network.vidllm import VidLLM
 
-KERNELS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
-PROBE_REPETITIONS = 3
+WINDOW_FRAMES = 32
+
 QUANTISED: dict[str, tuple[str, dict[str, str]]] = {
     "int8": ("Int8WeightOnlyConfig", {}),
     # The packing that PyTorch's own kernel reads; torchao's default wants a library of its own.
@@ -46,11 +40,13 @@ class Acceleration:
         compile: torch.compile of the repeated blocks and the dense decoders, static shapes; no
             CUDA graphs. Costs minutes at the first window.
         channels_last: dense heads hold their maps channel by channel for each pixel.
+        attention: the aggregator takes the attention kernel that is fastest here, by measurement.
         quantize: "none", "int8" or "int4", of the language model's linear layers; needs torchao.
     """
 
     compile: bool = False
     channels_last: bool = False
+    attention: bool = False
     quantize: str = "none"
 
     def __post_init__(self) -> None:
@@ -60,22 +56,29 @@ class Acceleration:
             )
 
 
-def now(device: torch.device) -> float:
-    """Return seconds once the device has done all it was given; a launch returns before."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+def usual_acceleration(device: torch.device) -> Acceleration:
+    """Return what is switched on unasked: what is exact, and on a GPU alone, where it counts."""
+    is_gpu = device.type == "cuda"
+    return Acceleration(channels_last=is_gpu, attention=is_gpu)
 
 
-def accelerate(model: VidLLM, choice: Acceleration) -> VidLLM:
-    """Switch it on, in place; return the model.
+def accelerate(
+    model: VidLLM, choice: Acceleration, window_tokens: int | None = None
+) -> dict[str, float]:
+    """Switch it on, in place.
+
+    Args:
+        model: on its device.
+        choice: what.
+        window_tokens: as for `accelerate_geometry`.
+
+    Returns:
+        s of each attention kernel that was timed, the fastest first.
 
     Raises:
         ImportError: quantisation was asked for and torchao is not installed.
     """
-    if choice.channels_last:
-        for head in (model.depth_head, model.metric_depth):
-            head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    seconds = accelerate_geometry(model, choice, window_tokens)
     if choice.quantize != "none":
         quantize_language(model, choice.quantize, model.device)
     if choice.compile:
@@ -83,7 +86,40 @@ def accelerate(model: VidLLM, choice: Acceleration) -> VidLLM:
             # In place: a wrapped module would rename the weights' keys. Without CUDA graphs, which
             # overwrite outputs that are kept (PyTorch issues 152887, 160281).
             module.compile(dynamic=False, mode="default")
-    return model
+    return seconds
+
+
+def accelerate_geometry(
+    model: VidLLM | VggtGeometry, choice: Acceleration, window_tokens: int | None = None
+) -> dict[str, float]:
+    """Switch on what of it concerns geometry, but compilation; in place.
+
+    Args:
+        model: Vid-LLM, or the geometry of public models in a row, on its device.
+        choice: what.
+        window_tokens: that global attention is timed with; about those of 32 frames of a 4:3
+            camera where None.
+
+    Returns:
+        as `accelerate`.
+    """
+    if choice.channels_last:
+        heads: list[nn.Module | None] = [model.depth_head, model.point_head]
+        heads += [model.metric_depth] if isinstance(model, VidLLM) else []
+        for head in heads:
+            if head is not None:
+                head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if not choice.attention:
+        return {}
+    config, token = model.config, model.aggregator.camera_token
+    if window_tokens is None:
+        side = config.image_size // config.patch_size
+        window_tokens = WINDOW_FRAMES * (side * side * 3 // 4 + model.aggregator.patch_start)
+    count = config.aggregator_heads
+    shape = (1, count, window_tokens, token.shape[-1] // count)
+    seconds = probe_attention(shape, token.dtype, token.device)
+    model.aggregator.kernels = tuple(seconds)
+    return seconds
 
 
 def _repeated(model: VidLLM) -> list[nn.Module]:
@@ -141,51 +177,6 @@ def quantize_layers(words: nn.Module, kind: str, device: torch.device) -> None:
         lambda module, path: isinstance(module, nn.Linear) and "lm_head" not in path,
         device=device,
     )
-
-
-def probe_attention(
-    shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device
-) -> dict[str, float]:
-    """Time every attention kernel that takes this shape; return s by name, the fastest first.
-
-    Args:
-        shape: batch, heads, tokens, channels of a head.
-        dtype: of queries, keys and values.
-        device: where.
-    """
-    seconds: dict[str, float] = {}
-    q, k, v = (torch.randn(shape, dtype=dtype, device=device) for _ in range(3))
-    for name, kernel in KERNELS.items():
-        took = _time_kernel(kernel, (q, k, v), device)
-        if took is not None:
-            seconds[name] = took
-    return dict(sorted(seconds.items(), key=lambda entry: entry[1]))
-
-
-def _time_kernel(
-    kernel: SDPBackend, qkv: tuple[Tensor, Tensor, Tensor], device: torch.device
-) -> float | None:
-    """Return the best of a few runs; None where the kernel does not take it, or memory ends."""
-    best: float | None = None
-    with sdpa_kernel(kernel):
-        for turn in range(PROBE_REPETITIONS + 1):
-            begin = now(device)
-            try:
-                functional.scaled_dot_product_attention(*qkv)
-            except RuntimeError:  # not this device, type or size; also out of memory
-                return None
-            took = now(device) - begin
-            if turn:
-                best = took if best is None else min(best, took)
-    return best
-
-
-def attention_order(seconds: dict[str, float]) -> AbstractContextManager[Any]:
-    """Return a context in which attention takes the fastest probed kernel that fits the call."""
-    order = [KERNELS[name] for name in seconds] or list(KERNELS.values())
-    if SDPBackend.MATH not in order:
-        order.append(SDPBackend.MATH)  # takes everything
-    return sdpa_kernel(order, set_priority=True)
 
 
 def measured_ceilings(

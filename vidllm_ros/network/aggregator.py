@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vidllm_ros.network.attention_kernels import attention_order
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.layers import Block, RotaryEmbedding2D, RotaryTables
 
@@ -46,6 +47,10 @@ class Aggregator(nn.Module):
     The first frame has camera and register tokens of its own (slot 0) and so becomes the world;
     the others share slot 1 and may change places. Source: Vid-LLM Fig. 2; VGGT, model-code facts
     A.3.
+
+    Attributes:
+        kernels: names of attention kernels, the first preferred (attention_kernels.py); PyTorch's
+            own choice where empty.
     """
 
     def __init__(self, config: VidLLMConfig) -> None:
@@ -67,6 +72,7 @@ class Aggregator(nn.Module):
         self.kept = frozenset(config.aggregator_layers) | {config.aggregator_depth - 1}
         self.patch_start = 1 + registers
         self.gradient_checkpointing = False
+        self.kernels: tuple[str, ...] = ()
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> AggregatorOutput:
         """Mix tokens within and across frames.
@@ -85,14 +91,14 @@ class Aggregator(nn.Module):
         in_frame = self.rotary.tables(grid, self.patch_start, tokens.device)
         across = in_frame.repeat(frames)
         levels: dict[int, Tensor] = {}
-        for index, (frame_block, global_block) in enumerate(
-            zip(self.frame_blocks, self.global_blocks, strict=True)
-        ):
-            x = self._run(frame_block, x.flatten(0, 1), in_frame).unflatten(0, (batch, frames))
-            frame_output = x
-            x = self._run(global_block, x.flatten(1, 2), across).unflatten(1, (frames, -1))
-            if index in self.kept:
-                levels[index] = torch.cat([frame_output, x], dim=-1)  # (B, S, P, 2C)
+        pairs = zip(self.frame_blocks, self.global_blocks, strict=True)
+        with attention_order(self.kernels):
+            for index, (frame_block, global_block) in enumerate(pairs):
+                x = self._run(frame_block, x.flatten(0, 1), in_frame).unflatten(0, (batch, frames))
+                frame_output = x
+                x = self._run(global_block, x.flatten(1, 2), across).unflatten(1, (frames, -1))
+                if index in self.kept:
+                    levels[index] = torch.cat([frame_output, x], dim=-1)  # (B, S, P, 2C)
         return AggregatorOutput(levels, self.patch_start)
 
     def _special_tokens(self, batch: int, frames: int) -> Tensor:

@@ -71,7 +71,7 @@ class LoadedBackend:
 
     Attributes:
         backend, name, device, precision: of what computes.
-        notes: lines for the log: origins and licences.
+        notes: lines for the log: origins, licences and what makes it fast.
         memory: how much of a window there is memory for; None where nobody asked.
     """
 
@@ -119,11 +119,12 @@ def load_backend(
         backend: Backend
         memory: MemoryChoice | None
         if fit is not None:
-            backend, memory = _load_fitting(folder, wanted, where, dtype, fit)
+            backend, memory, speed = _load_fitting(folder, wanted, where, dtype, fit)
         else:
             check_memory(folder, where, dtype)
             backend, memory = _LOADERS[wanted](folder, where, dtype), None
-        notes = licence_notes(folder, wanted)
+            speed = _accelerate(backend, wanted, where)
+        notes = (*licence_notes(folder, wanted), *speed)
     except (ValueError, OSError, ImportError) as error:  # the last: a broken torchao
         raise LoadingError(str(error)) from error
     except (RuntimeError, MemoryError) as error:  # torch says out of memory as RuntimeError
@@ -134,7 +135,7 @@ def load_backend(
 
 def _load_fitting(
     folder: Path, name: BackendName, device: torch.device, dtype: torch.dtype, fit: Fit
-) -> tuple[Backend, MemoryChoice]:
+) -> tuple[Backend, MemoryChoice, tuple[str, ...]]:
     """Load what computes as small as memory asks for, and measure how large a window may be.
 
     Raises:
@@ -152,9 +153,23 @@ def _load_fitting(
     prospect = look(folder, device, dtype)
     plan = memory_probe.plan_loading(prospect, device, rungs)
     model = prospect.load(plan.rung.quantize)
+    speed = _accelerate(model, name, device)
     left = memory_probe.rungs_left(rungs, plan.rung)
     choice = memory_probe.choose_step(prospect, model, device, left, fit.frames, fit.step)
-    return model, choice
+    return model, choice, speed
+
+
+def _accelerate(backend: Any, name: BackendName, device: torch.device) -> tuple[str, ...]:
+    """Switch on what is exact and fast on this device; say so in a line where that is anything."""
+    from vidllm_ros.network import acceleration
+
+    choice = acceleration.usual_acceleration(device)
+    geometry = backend.geometry if name in CONCATENATIONS else backend
+    seconds = acceleration.accelerate_geometry(geometry, choice)
+    on = ["dense heads channels-last"] if choice.channels_last else []
+    kernels = ", ".join(f"{kernel} {1e3 * took:.2f} ms" for kernel, took in seconds.items())
+    on += [f"attention by what is fastest here ({kernels})"] if kernels else []
+    return (f"speed: {'; '.join(on)}",) if on else ()
 
 
 def _load_vidllm(folder: Path, device: torch.device, dtype: torch.dtype) -> VidLLM:

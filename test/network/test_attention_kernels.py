@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels of attention are timed on this device, and the order they are tried in follows."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from vidllm_ros.network import attention_kernels
+from vidllm_ros.network.attention_kernels import KERNELS, attention_order, probe_attention
+
+CPU = torch.device("cpu")
+
+
+def test_the_probe_times_what_runs_here_and_the_order_follows():
+    shape = (1, 2, 40, 16)
+    seconds = probe_attention(shape, torch.float32, CPU)
+    assert "math" in seconds
+    assert set(seconds) <= set(KERNELS)
+    assert list(seconds.values()) == sorted(seconds.values())
+    q = torch.randn(shape)
+    with attention_order(seconds):
+        chosen = functional.scaled_dot_product_attention(q, q, q)
+    literal = torch.softmax(q @ q.mT / 4, -1) @ q
+    torch.testing.assert_close(chosen, literal, atol=1e-5, rtol=1e-5)
+    with attention_order(()):  # nothing was probed: any kernel
+        assert torch.backends.cuda.flash_sdp_enabled()
+        functional.scaled_dot_product_attention(q, q, q)
+
+
+def test_a_literal_table_that_would_be_large_is_not_made(monkeypatch):
+    monkeypatch.setattr(attention_kernels, "MATH_TABLE_VALUES", 2 * 40 * 40 - 1)
+    assert "math" not in probe_attention((1, 2, 40, 16), torch.float32, CPU)
+
+
+def test_where_memory_ends_nothing_is_preferred(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "randn", full)
+    assert probe_attention((1, 2, 40, 16), torch.float32, CPU) == {}
+
+
+@pytest.mark.parametrize("names", [("flash",), ("math", "flash")])
+def test_the_order_ends_with_what_takes_everything_and_is_undone(names):
+    q = torch.randn(1, 2, 12, 16)
+    mask = torch.ones(12, 12, dtype=torch.bool).tril()
+    with attention_order(names):
+        assert torch.backends.cuda.math_sdp_enabled()
+        assert not torch.backends.cuda.mem_efficient_sdp_enabled()
+        functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+    assert torch.backends.cuda.mem_efficient_sdp_enabled()
