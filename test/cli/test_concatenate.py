@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 
 from vidllm_ros.cli import concatenate, evaluate, infer
+from vidllm_ros.evaluation.benchmark_cases import Case, Cases, cases_from_items
+from vidllm_ros.evaluation.predictor import SceneView
 from vidllm_ros.network import convert_hub
 from vidllm_ros.network.concat_manifest import read_manifest
+from vidllm_ros.network.memory_plan import Rung
+from vidllm_ros.streaming import memory_probe
+from vidllm_ros.streaming.memory_probe import MemoryChoice
+from vidllm_ros.structures import Frames
 
 
 def made(parts: Path, out: Path, *more: str) -> int:
@@ -64,7 +70,9 @@ def test_infer_says_what_it_runs_and_answers(
     report = tmp_path / "report.json"
     wanted = [str(film), "--backend", "vggt_vlm", "--model", str(out), "--ask", "what is it?"]
     assert infer.main([*wanted, "--json", str(report)]) == 0
-    assert "licence cc-by-nc-4.0" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "licence cc-by-nc-4.0" in said
+    assert "memory for 3 frames: needs " in said
     content = json.loads(report.read_text())
     assert (content["backend"], content["scale"]) == ("vggt_vlm", 1.0)
     assert content["questions"][0]["objects"] == []
@@ -72,12 +80,89 @@ def test_infer_says_what_it_runs_and_answers(
     assert "set backend to vggt_vlm" in capsys.readouterr().err
 
 
-def test_evaluate_measures_it_under_its_row(public_parts: Path, tmp_path: Path) -> None:
+def cases_of(count: int) -> Cases:
+    """One scene of so many frames."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (count, 60, 80, 3), dtype=np.uint8)
+    view = SceneView("room", Frames(images, tuple(range(1, count + 1)), "camera"), np.eye(4))
+    return cases_from_items([Case("a", "room")], lambda _: view)
+
+
+def room_for_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the ladder end at half the frames, images at their full size."""
+    rung = Rung("half_frames", "none", 8, 1.0)
+    monkeypatch.setattr(
+        memory_probe,
+        "choose_step",
+        lambda prospect, model, device, rungs, frames, wanted: MemoryChoice(
+            rung, frames, f"{rung.words}: needs 9 MiB of 10 MiB free"
+        ),
+    )
+
+
+def test_evaluate_measures_it_under_its_row(
+    public_parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "row"
     assert llava(public_parts, out) == 0
-    predictor, network = evaluate.open_predictor(out, "", "cpu")
+    capsys.readouterr()
+    cases = cases_of(8)
+    predictor, network = evaluate.open_predictor(out, "", "cpu", cases)
     assert predictor.name.startswith("VGGT+LLaVA-3D (scaled) ")
+    assert not predictor.name.endswith(")")  # whole: nothing to add
     assert network is None
+    assert "memory for 8 frames: needs " in " ".join(capsys.readouterr().err.split())
+    seen = predictor.see(cases.open_scene("room"))
+    assert len(predictor.depth(seen)) == len(predictor.poses(seen)) == 8
+
+
+def test_evaluate_steps_down_as_the_node_and_says_so(
+    public_parts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "row"
+    assert llava(public_parts, out) == 0
+    room_for_half(monkeypatch)
+    cases = cases_of(16)
+    predictor, _ = evaluate.open_predictor(out, "", "cpu", cases)
+    assert predictor.name.endswith(" (8 frames)")
+    assert "memory for 8 frames: needs 9 MiB of 10 MiB" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    seen = predictor.see(cases.open_scene("room"))
+    stamps = seen.reconstruction.stamps_ns
+    assert (len(stamps), stamps[0], stamps[-1]) == (8, 1, 16)  # poses are tied to the first
+    assert len(predictor.cloud(seen)) > 0
+    assert isinstance(predictor.answer(seen, "what is it?"), str)
+    for ask in (predictor.depth, predictor.poses):
+        with pytest.raises(ValueError, match=r"room: expected memory for .* all 16 .* for 8;"):
+            ask(seen)
+
+
+def test_infer_steps_down_as_the_node_and_says_so(
+    public_parts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, film = tmp_path / "vlm", tmp_path / "long"
+    film.mkdir()
+    for number, image in enumerate(cases_of(16).open_scene("room").frames.images):
+        cv2.imwrite(str(film / f"{number:03d}.png"), image)
+    assert made(public_parts, out, "--vlm", str(public_parts / "vlm"), "--scale", "none") == 0
+    room_for_half(monkeypatch)
+    report = tmp_path / "report.json"
+    wanted = [str(film), "--backend", "vggt_vlm", "--model", str(out), "--frames", "16"]
+    pictures = ["--pictures", str(tmp_path / "pictures"), "--json", str(report)]
+    assert infer.main([*wanted, *pictures]) == 0
+    shown = capsys.readouterr()
+    assert "memory for 8 frames: needs 9 MiB of 10 MiB free" in " ".join(shown.err.split())
+    assert ": 8 frames, " in shown.out
+    content = json.loads(report.read_text())
+    assert content["frames"] == len(content["stamps_ns"]) == 8
+    assert content["memory"] == "8 frames: needs 9 MiB of 10 MiB free"
 
 
 def test_a_hub_id_is_fetched_once_and_kept_by_path(

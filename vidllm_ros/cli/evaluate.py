@@ -85,7 +85,7 @@ def evaluate(
     cases = chosen.load(data, split)
     if scenes:
         cases = cases.first(scenes)
-    measured, network = open_predictor(model, predictor, shard.device)
+    measured, network = open_predictor(model, predictor, shard.device, cases)
     folder = run_folder(out, chosen, cases, measured, data, frames, shard)
     started = time.monotonic()
     predict_share(chosen, cases, measured, folder, shard)
@@ -101,6 +101,8 @@ def evaluate(
         "command": asked.get(),
         "predictions": folder.path.name,
     }
+    if memory := getattr(measured, "memory", None):
+        facts["memory"] = memory.words
     if benchmark == SYNTHROOMS:
         facts |= {"seeds": cases.split, "rooms": len(cases.scene_ids)}
         if baseline_rooms:
@@ -184,9 +186,12 @@ def require_model(model: Path | None, predictor: str) -> None:
 
 
 def open_predictor(
-    model: Path | None, predictor: str, device: str
+    model: Path | None, predictor: str, device: str, cases: Cases
 ) -> tuple[Predictor, VidLLM | None]:
-    """Return what is measured, and the network where it is one of this project; one is given."""
+    """Return what is measured, and the network where it is one of this project; one is given.
+
+    Public models in a row are loaded as there is memory for the frames of the cases' first scene.
+    """
     from vidllm_ros.evaluation.predictor import load_predictor
 
     if model is None:
@@ -196,27 +201,13 @@ def open_predictor(
     from vidllm_ros.network.concat_manifest import has_manifest
 
     if has_manifest(model):
-        return open_concatenation(model, device), None
+        from vidllm_ros.cli.evaluate_concatenation import open_concatenation
+
+        frames = len(cases.open_scene(cases.scene_ids[0]).frames)
+        return open_concatenation(model, device, frames), None
     network: Any = load_vidllm(model)
     network = network.to(device).eval()
     return VidLLMPredictor(network, f"{model.name} {fingerprint(model)}"), network
-
-
-def open_concatenation(folder: Path, device: str) -> Predictor:
-    """Return public models in a row as a predictor, and say what they are and whose.
-
-    Raises:
-        LoadingError: they cannot be loaded.
-    """
-    from vidllm_ros.evaluation.predictor_concatenation import ConcatenationPredictor
-    from vidllm_ros.network.concat_manifest import read_manifest
-    from vidllm_ros.streaming.loading import load_backend
-
-    loaded = load_backend(read_manifest(folder).backend, folder, device)
-    backend: Any = loaded.backend
-    for line in (str(loaded), *loaded.notes):
-        note(line)
-    return ConcatenationPredictor(backend, folder)
 
 
 def fingerprint(model: Path) -> str:

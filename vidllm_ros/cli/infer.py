@@ -17,7 +17,8 @@ import typer
 
 from vidllm_ros.cli.command import TOPIC_HELP, note, run_command
 from vidllm_ros.cli.output_files import check_file_target, check_folder_target, write_json
-from vidllm_ros.streaming.loading import BUNDLED_MODEL, BackendName, load_backend
+from vidllm_ros.cli.within_memory import load_within_memory, reconstruct_within_memory
+from vidllm_ros.streaming.loading import BUNDLED_MODEL, BackendName
 
 if TYPE_CHECKING:
     from vidllm_ros.geometry.point_cloud import PointCloud
@@ -57,13 +58,14 @@ def infer(
     if pictures is not None:
         check_folder_target("--pictures", pictures)
     film = read_film(source, frames, topic)
-    loaded = load_backend(backend, model or BUNDLED_MODEL, device)
+    loaded = load_within_memory(backend, model or BUNDLED_MODEL, device, len(film))
     for line in loaded.notes:
         note(line)
     network = loaded.backend
     begin = time.perf_counter()
-    scene = network.reconstruct(film)
+    scene = reconstruct_within_memory(loaded, film)
     timings_s = {"reconstruct": time.perf_counter() - begin}
+    film = film.select([film.stamps_ns.index(stamp) for stamp in scene.stamps_ns])
     cloud, boxes = lift(network, scene)
     print(
         f"{source}: {len(film)} frames, {len(cloud)} points, {len(boxes)} objects "
@@ -87,6 +89,8 @@ def infer(
             "questions": questions,
             "timings_s": timings_s,
         }
+        if loaded.memory is not None:
+            report["memory"] = loaded.memory.words
         write_json(json, report)
         print(f"wrote {json}")
 
