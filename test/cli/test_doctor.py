@@ -17,7 +17,7 @@ from vidllm_ros.network import concat_account
 from vidllm_ros.network.concat_account import ConcatenationAccount
 from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
 from vidllm_ros.network.memory_plan import Weights
-from vidllm_ros.streaming import loading, memory_probe
+from vidllm_ros.streaming import host_memory, loading, memory_probe
 from vidllm_ros.streaming.window_types import WindowSettings
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -209,7 +209,10 @@ def test_public_models_that_fit_only_with_a_quantised_language_model_pass(
     monkeypatch.setattr(
         concat_account, "look_at_concatenation", lambda *a: (whole(*a)[0], weights)
     )
-    monkeypatch.setattr("vidllm_ros.network.memory.free_bytes", lambda _: 170 << 20)
+    host = [400 << 20]
+    monkeypatch.setattr(
+        "vidllm_ros.network.memory.free_bytes", lambda d: host[0] if d == "cpu" else 170 << 20
+    )
     monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "")
     finding = next(iter(doctor_machine.check_concatenation(public_models, "cuda")))
     assert finding.level is Level.OK
@@ -219,6 +222,11 @@ def test_public_models_that_fit_only_with_a_quantised_language_model_pass(
     finding = next(iter(doctor_machine.check_concatenation(public_models, "cuda")))
     assert finding.level is Level.FAIL
     monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "")
+    host[0] = 170 << 20  # not for a model that is converted there whole
+    monkeypatch.setattr(host_memory, "concatenation_on_host", lambda *_: lambda kind: 200 << 20)
+    finding = next(iter(doctor_machine.check_concatenation(public_models, "cuda")))
+    assert finding.level is Level.FAIL
+    assert "200 MiB of the host's memory" in finding.words
     finding = next(iter(doctor_machine.check_concatenation(public_models, "cpu")))
     assert finding.level is Level.FAIL  # there the weights lie whole before they are quantised
 

@@ -145,6 +145,7 @@ def check_concatenation(folder: Path, device: str) -> Iterator[Finding]:
     from vidllm_ros.network.concatenation import locate_parts
     from vidllm_ros.network.memory import free_bytes
     from vidllm_ros.network.memory_plan import plan_memory
+    from vidllm_ros.streaming.host_memory import concatenation_on_host, rungs_with_host_room
     from vidllm_ros.streaming.memory_probe import AUTO, usable_rungs
 
     where = torch.device(device)
@@ -159,9 +160,17 @@ def check_concatenation(folder: Path, device: str) -> Iterator[Finding]:
         return
     frames = WindowSettings.size  # the node's default
     rungs = usable_rungs(frames, AUTO, where, dtype)
+    host_bytes = concatenation_on_host(folder, dtype, weights)
+    try:
+        rungs, left_out = rungs_with_host_room(host_bytes, where, rungs, folder.name)
+    except ValueError as error:
+        yield fail("memory", one_sentence(error), "take smaller parts or another device")
+        return
     whole_first = where.type == "cpu"  # as the node loads
     plan = plan_memory(account, weights, free_bytes(device), rungs, whole_first=whole_first)
     words = f"{plan.words} on {device}"
+    if left_out and plan.rung.name != "full":
+        words += f"; {left_out}"
     if not plan.fits:
         yield fail("memory", words, "take smaller parts or another device")
     elif plan.rung.frames < frames:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +143,7 @@ def _load_fitting(
     """
     from transformers.utils import logging as transformers_logging
 
-    from vidllm_ros.streaming import memory_probe, memory_prospect
+    from vidllm_ros.streaming import host_memory, memory_probe, memory_prospect
 
     transformers_logging.disable_progress_bar()  # a log has lines, not bars
     rungs = memory_probe.usable_rungs(fit.frames, fit.step, device, dtype)
@@ -151,11 +151,16 @@ def _load_fitting(
     if name in CONCATENATIONS:
         look = memory_prospect.concatenation_prospect
     prospect = look(folder, device, dtype)
-    plan = memory_probe.plan_loading(prospect, device, rungs)
+    rungs, left_out = host_memory.rungs_with_host_room(
+        prospect.host_bytes, device, rungs, prospect.name
+    )
+    plan = memory_probe.plan_loading(prospect, device, rungs, left_out)
     model = prospect.load(plan.rung.quantize)
     speed = _accelerate(model, name, device)
     left = memory_probe.rungs_left(rungs, plan.rung)
     choice = memory_probe.choose_step(prospect, model, device, left, fit.frames, fit.step)
+    if left_out and choice.rung.name != "full":
+        choice = replace(choice, words=f"{choice.words}; {left_out}")
     return model, choice, speed
 
 

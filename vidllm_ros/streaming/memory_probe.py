@@ -197,9 +197,15 @@ def rungs_left(rungs: Sequence[Rung], chosen: Rung) -> list[Rung]:
 
 
 def plan_loading(
-    prospect: Prospect[Loaded], device: torch.device, rungs: Sequence[Rung]
+    prospect: Prospect[Loaded], device: torch.device, rungs: Sequence[Rung], left_out: str = ""
 ) -> MemoryPlan:
     """Choose a rung before anything is loaded, from sizes of the files and the account.
+
+    Args:
+        prospect: what is to be loaded.
+        device: where.
+        rungs: to choose from.
+        left_out: which others there would be, and why there are not, in words.
 
     Raises:
         ValueError: not even the last of the rungs fits; with both numbers.
@@ -208,8 +214,9 @@ def plan_loading(
     whole_first = device.type == "cpu"
     plan = plan_memory(prospect.account, prospect.weights, free, rungs, whole_first=whole_first)
     if not plan.fits:
+        words = f"{plan.words}, with {left_out}" if left_out else plan.words
         raise ValueError(
-            f"memory: expected room for {prospect.name} on {device}, got none: {plan.words}; take "
+            f"memory: expected room for {prospect.name} on {device}, got none: {words}; take "
             "a smaller model or window_size, free memory, or name another device"
         )
     return plan

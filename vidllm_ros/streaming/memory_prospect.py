@@ -24,6 +24,7 @@ from vidllm_ros.network.concatenation import Concatenation, load_concatenation
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.memory_plan import VidLLMAccount, Weights, WindowAccount
 from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.streaming.host_memory import HostBytes, concatenation_on_host, vidllm_on_host
 from vidllm_ros.structures import Frames
 
 Loaded = TypeVar("Loaded")
@@ -39,6 +40,7 @@ class Prospect(Generic[Loaded]):
         size: (H, W) at the network of a 4:3 camera, px.
         weights: as they are loaded where nothing is given up.
         account: of its windows.
+        host_bytes: what of it the host holds for a while where it is loaded onto a GPU.
         load: loads it, given how the language model is quantised ("none", "int8", "int4").
         rehearse: given what was loaded, frames and a share of the image size, runs a window and
             a question, yields each stage's name before it begins, and leaves nothing remembered.
@@ -48,6 +50,7 @@ class Prospect(Generic[Loaded]):
     size: tuple[int, int]
     weights: Weights
     account: WindowAccount
+    host_bytes: HostBytes
     load: Callable[[str], Loaded]
     rehearse: Callable[[Loaded, Frames, float], Iterator[str]]
 
@@ -73,7 +76,8 @@ def vidllm_prospect(folder: Path, device: torch.device, dtype: torch.dtype) -> P
 
     weights = memory.stored_weights(folder, dtype)
     account = VidLLMAccount(config, size, dtype.itemsize)
-    return Prospect(folder.name, size, weights, account, load, _rehearse_vidllm)
+    host_bytes = vidllm_on_host(folder, dtype)
+    return Prospect(folder.name, size, weights, account, host_bytes, load, _rehearse_vidllm)
 
 
 def concatenation_prospect(
@@ -85,11 +89,14 @@ def concatenation_prospect(
         FileNotFoundError, ValueError: it cannot be loaded.
     """
     account, weights = look_at_concatenation(folder, dtype)
+    host_bytes = concatenation_on_host(folder, dtype, weights)
 
     def load(quantize: str) -> Concatenation:
         return load_concatenation(folder, device, dtype, quantize)
 
-    return Prospect(folder.name, account.size, weights, account, load, _rehearse_concatenation)
+    return Prospect(
+        folder.name, account.size, weights, account, host_bytes, load, _rehearse_concatenation
+    )
 
 
 def usual_size(config: VidLLMConfig) -> tuple[int, int]:
