@@ -47,6 +47,25 @@ def test_transform_is_published_where_nobody_else_does(start: Callable[..., Any]
     assert [t for m in heard[count:] for t in m.transforms if t.child_frame_id == FRAME_ID] == []
 
 
+def test_our_own_transforms_do_not_hold_us_back_and_another_of_our_parent_does(
+    start: Callable[..., Any],
+) -> None:
+    harness = start(publish_tf=True)
+    harness.wait_active()
+    heard = harness.listen(topics.TF)
+    wait_until(lambda: harness.tester.count_publishers("/tf"), "tf")
+    for windows in (1, 2):
+        harness.feed(4)
+        wait_until(lambda windows=windows: len(heard) >= windows, f"{windows} transforms")
+    slam = harness.tester.create_publisher(TFMessage, "/tf", profile("tf"))
+    wait_until(slam.get_subscription_count, "tf is heard")
+    placed = transform_stamped(START_NS + 1, "vidllm_world", FRAME_ID, np.eye(4))
+    slam.publish(TFMessage(transforms=[placed]))
+    wait_until(lambda: FRAME_ID in harness.node._windows.transform._parents, "it is known")
+    harness.feed(4)
+    assert FRAME_ID in harness.wait_said("publish_tf: held back")
+
+
 def test_no_transform_unless_asked_for(start: Callable[..., Any]) -> None:
     harness = start()
     harness.wait_active()

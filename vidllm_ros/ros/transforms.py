@@ -8,6 +8,7 @@ Next: transform_tree.py, what lookups fall back to without tf2.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,11 @@ from vidllm_ros.ros.callbacks import guarded
 from vidllm_ros.ros.conversions import transform_buffer
 from vidllm_ros.ros.messages import transform_stamped
 from vidllm_ros.ros.qos import profile
+from vidllm_ros.ros.stamps import stamp_to_ns
 from vidllm_ros.ros.transform_tree import TransformLookupError
+
+KEPT_OWN = 256
+"""Transforms of ours that are known again when they come back: minutes of windows."""
 
 
 class CameraTransform:
@@ -32,6 +37,7 @@ class CameraTransform:
         self._world = world_frame
         self._is_publishing = is_publishing
         self._parents: dict[str, str] = {}
+        self._sent: deque[tuple[str, int]] = deque(maxlen=KEPT_OWN)
         self._buffer = transform_buffer()
         self._subscriptions: list[Any] = []
         self._publisher: Any = None
@@ -67,10 +73,11 @@ class CameraTransform:
     def _listener(self, is_static: bool) -> Any:
         def listen(msg: TFMessage) -> None:
             for transform in msg.transforms:
-                parent = transform.header.frame_id
-                is_own = self._is_publishing and parent == self._world
+                parent, child = transform.header.frame_id, transform.child_frame_id
+                sent = child, stamp_to_ns(transform.header.stamp)
+                is_own = not is_static and parent == self._world and sent in self._sent
                 if not is_own:
-                    self._parents[transform.child_frame_id] = parent
+                    self._parents[child] = parent
                     self._buffer.add(transform, is_static)
 
         return listen
@@ -93,6 +100,7 @@ class CameraTransform:
         if parent is not None or not camera:
             self._warn(parent, camera)
             return
+        self._sent.append((camera, stamp_ns))  # before it is heard
         message = transform_stamped(stamp_ns, self._world, camera, T_world_camera)
         self._publisher.publish(TFMessage(transforms=[message]))
 
