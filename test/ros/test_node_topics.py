@@ -248,6 +248,26 @@ def test_intrinsics_after_the_first_frame_count_for_it_too(start: Callable[..., 
     np.testing.assert_array_equal([frame.K for frame in kept], [K] * 4)
 
 
+def test_window_that_was_finished_before_a_reset_is_not_published_after_it(
+    start: Callable[..., Any],
+) -> None:
+    harness = start()
+    harness.wait_active()
+    harness.feed(4)
+    harness.wait_windows(1)
+    node = harness.node
+    late = node._engine._session.newest
+    clouds = harness.listen(topics.POINTS)
+    wait_until(lambda: harness.tester.count_publishers("/vidllm/points"), "the cloud's publisher")
+    assert harness.command(topics.RESET, Trigger.Request()).success
+    node._windows.publish(late, node._engine.loaded)
+    harness.feed(4)
+    harness.wait_windows(2)
+    wait_until(lambda: clouds, "the new world's cloud")
+    assert len(clouds) == 1
+    assert stamp_to_ns(clouds[0].header.stamp) == harness.stamp_ns
+
+
 def test_reset_pause_and_save(start: Callable[..., Any], tmp_path: Any) -> None:
     harness = start()
     assert not harness.command(topics.SAVE_MAP, SaveMap.Request(path="/tmp/x.ply")).success

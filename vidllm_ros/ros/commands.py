@@ -42,8 +42,7 @@ class Commands:
         if engine is None or outputs is None:
             reply.message = "the node is not active; nothing was reset"
             return reply
-        engine.reset()
-        outputs.restart()
+        outputs.restart(engine.reset())
         reply.success = True
         reply.message = "map and objects are empty; a new world begins"
         self._node.get_logger().info(f"reset: {reply.message}")

@@ -219,9 +219,9 @@ class Engine:
         """Go on in the same world with the next frame, however late it comes."""
         self._session.expect_gap()
 
-    def reset(self) -> None:
-        """Forget map, objects and frames; a new world begins."""
-        self._session.reset()
+    def reset(self) -> int:
+        """Forget map, objects and frames; return the number of the world that begins."""
+        return self._session.reset()
 
     # Questions
 

@@ -55,6 +55,7 @@ class Outputs:
         self._path: deque[PoseStamped] = deque()
         self._path_end_ns: int | None = None
         self._world_index = 0
+        self._first_world = 0  # results of worlds before it were reset
 
     def open(self) -> None:
         """Create the publishers; they publish once the node is active."""
@@ -91,9 +92,14 @@ class Outputs:
         for publisher in publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def restart(self) -> None:
-        """Forget the path: a new world begins. Markers and objects are cleared for listeners."""
+    def restart(self, world_index: int) -> None:
+        """Forget the path: a new world begins. Markers and objects are cleared for listeners.
+
+        Args:
+            world_index: of the new world; what was computed of one before is no longer published.
+        """
         with self._lock:
+            self._first_world = world_index
             self._path.clear()
             self._path_end_ns = None
             stamp_ns = int(self._node.get_clock().now().nanoseconds)
@@ -103,16 +109,19 @@ class Outputs:
 
     def publish(
         self, result: WindowResult, parameters: NodeParameters, facts: StatusFacts
-    ) -> None:
-        """Publish one window."""
+    ) -> bool:
+        """Publish one window; False where its world was reset meanwhile."""
         newest_ns = result.reconstruction.stamps_ns[-1]
         boxes = [box for box in result.objects if box.score >= parameters.score_threshold]
         with self._lock:
+            if result.world_index < self._first_world:
+                return False
             self._publish_geometry(result, newest_ns)
             self._publish_path(result, parameters.max_path_poses)
             self._send(topics.OBJECTS, messages.object_array(newest_ns, self._frame, boxes))
             self._send(topics.MARKERS, messages.object_markers(newest_ns, self._frame, boxes))
             self._send(topics.STATUS, self._status(result, len(boxes), facts))
+        return True
 
     def _send(self, topic: topics.Topic, message: Any) -> None:
         publisher = self._publishers.get(topic)

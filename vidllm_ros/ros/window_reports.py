@@ -54,7 +54,8 @@ class WindowReports:
         self._health.window_computed(seconds, result.skipped_windows)
         if outputs is None:
             return
-        outputs.publish(result, self._parameters(), self._facts(loaded))
+        if not outputs.publish(result, self._parameters(), self._facts(loaded)):
+            return
         if transform is not None:
             window = result.reconstruction
             transform.publish(window.stamps_ns[-1], window.frame_id, result.poses_map[-1])

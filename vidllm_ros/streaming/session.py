@@ -96,13 +96,17 @@ class Session:
         with self._lock:
             return self._window.add(stamp_ns, rgb, frame_id, K, is_remapped)
 
-    def reset(self) -> None:
-        """Forget frames, map, objects and scene; the next window begins a new world."""
+    def reset(self) -> int:
+        """Forget frames, map, objects and scene; return the number of the world that begins.
+
+        A result of an earlier world may still be on its way from `process`.
+        """
         with self._lock:
             self._window.restart()
             self._runner.forget_soon()
             self._first_world = self._window.world
             self._world = self._new_world()
+            return self._world.index
 
     def expect_gap(self) -> None:
         """Go on in the same world with the next frame, however late it comes: after a pause."""
