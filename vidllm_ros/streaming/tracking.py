@@ -37,6 +37,8 @@ class TrackingSettings:
         min_score: boxes below it begin no object; 0 leaves it to the network's own threshold.
         min_windows: windows that must find an object before it is reported, or all there were
             where those are fewer: what a network sees once and never again is mostly not there.
+            Windows of a camera that stands still count too, else what is put before it would
+            never be reported.
         memory: windows whose evidence the position is averaged over.
         forget: an object in full view that this many windows in a row did not find is forgotten.
         max_objects: bound; the least sure, longest unseen go first.
