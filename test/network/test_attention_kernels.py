@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels of attention are timed on this device, and the order they are tried in follows."""
 
+import threading
+from contextlib import ExitStack
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
@@ -49,3 +53,53 @@ def test_the_order_ends_with_what_takes_everything_and_is_undone(names):
         assert not torch.backends.cuda.mem_efficient_sdp_enabled()
         functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
     assert torch.backends.cuda.mem_efficient_sdp_enabled()
+
+
+def switches() -> tuple[Any, ...]:
+    """Every kernel that is on, and the order they are tried in."""
+    on = (
+        torch.backends.cuda.flash_sdp_enabled(),
+        torch.backends.cuda.cudnn_sdp_enabled(),
+        torch.backends.cuda.mem_efficient_sdp_enabled(),
+        torch.backends.cuda.math_sdp_enabled(),
+    )
+    return on, torch._C._get_sdp_priority_order()
+
+
+def test_a_probe_and_an_order_that_cross_on_two_threads_leave_nothing_behind(monkeypatch):
+    """As a window that is left alone while the network is loaded anew."""
+    before, whole = switches(), functional.scaled_dot_product_attention
+    probing, probe_on, ordered = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(*args, **named):
+        probing.set()
+        assert probe_on.wait(10)
+        return whole(*args, **named)
+
+    def stay_in_order():
+        with attention_order(["efficient"]):
+            ordered.set()
+            found.append(switches()[0])
+            assert order_on.wait(10)
+
+    found: list[Any] = []
+    order_on = threading.Event()
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", slow)
+    probe = threading.Thread(
+        target=probe_attention, args=((1, 2, 40, 16), torch.float32, CPU), daemon=True
+    )
+    window = threading.Thread(target=stay_in_order, daemon=True)
+    with ExitStack() as ends:
+        for event in (probe_on, order_on):
+            ends.callback(event.set)
+        probe.start()
+        assert probing.wait(10)
+        window.start()
+        assert not ordered.wait(0.2)  # the probe's switches are set
+        probe_on.set()
+        probe.join(10)
+        assert ordered.wait(10)
+        order_on.set()
+        window.join(10)
+    assert found == [(False, False, True, True)]
+    assert switches() == before

@@ -9,11 +9,10 @@ kernels make a plan first. Next: acceleration.py, which switches it on.
 
 from __future__ import annotations
 
-import contextlib
+import threading
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ KERNELS = {
 PROBE_REPETITIONS = 3
 MATH_TABLE_VALUES = 1 << 28
 """Scores that the literal kernel may hold while it is timed; at paper size it would be 36 GB."""
+_lock = threading.RLock()
 
 
 def now(device: torch.device) -> float:
@@ -56,12 +56,13 @@ def probe_attention(
     except torch.OutOfMemoryError:
         return {}
     table = shape[0] * shape[1] * shape[2] ** 2
-    for name, kernel in KERNELS.items():
-        if kernel is SDPBackend.MATH and table > MATH_TABLE_VALUES:
-            continue
-        took = _time_kernel(kernel, (q, k, v), device)
-        if took is not None:
-            seconds[name] = took
+    with _lock:  # of all kernels: another thread's window would be timed with them
+        for name, kernel in KERNELS.items():
+            if kernel is SDPBackend.MATH and table > MATH_TABLE_VALUES:
+                continue
+            took = _time_kernel(kernel, (q, k, v), device)
+            if took is not None:
+                seconds[name] = took
     return dict(sorted(seconds.items(), key=lambda entry: entry[1]))
 
 
@@ -70,7 +71,7 @@ def _time_kernel(
 ) -> float | None:
     """Return the best of a few runs; None where the kernel does not take it, or memory ends."""
     best: float | None = None
-    with sdpa_kernel(kernel):
+    with _switched([kernel]):
         for turn in range(PROBE_REPETITIONS + 1):
             begin = now(device)
             try:
@@ -83,15 +84,30 @@ def _time_kernel(
     return best
 
 
-def attention_order(names: Iterable[str]) -> AbstractContextManager[Any]:
-    """Return a context in which attention takes the first named kernel that fits the call.
+@contextmanager
+def attention_order(names: Iterable[str]) -> Iterator[None]:
+    """Let attention take the first named kernel that fits the call.
 
     Args:
         names: of `KERNELS`, the first preferred; none leaves PyTorch its own choice.
     """
     order = [KERNELS[name] for name in names]
     if not order:
-        return contextlib.nullcontext()
+        yield
+        return
     if SDPBackend.MATH not in order:
         order.append(SDPBackend.MATH)  # takes everything
-    return sdpa_kernel(order, set_priority=True)
+    with _switched(order):
+        yield
+
+
+@contextmanager
+def _switched(order: Sequence[SDPBackend]) -> Iterator[None]:
+    """Let attention take these kernels alone, in this order; one thread at a time.
+
+    PyTorch keeps the switches once a process, and each context sets back what it found: two that
+    cross would leave the one's for good. So a second thread waits until the first has left; one
+    that asks for nothing does not wait, and meanwhile has the other's order.
+    """
+    with _lock, sdpa_kernel(list(order), set_priority=True):
+        yield
