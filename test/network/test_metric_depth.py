@@ -177,3 +177,24 @@ def test_hooks_and_weights_of_another_form_are_not_passed_by():
     assert is_plain(layer, nn.Conv2d)
     layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Halves), requires_grad=False)
     assert not is_plain(layer, nn.Conv2d)
+
+
+@pytest.mark.parametrize("keep_bins", [False, True])
+@pytest.mark.parametrize("kind", ["hook on float32", "float32 adapter on bfloat16"])
+@torch.no_grad()
+def test_another_layer_than_a_plain_one_runs_in_the_precision_of_the_run(kind, keep_bins):
+    """Weights and what is given to them may differ in format, as autocast allows."""
+    module, heard = build().eval(), []
+    inputs = levels()
+    if kind == "float32 adapter on bfloat16":
+        module, inputs = module.bfloat16(), [level.bfloat16() for level in inputs]
+        module.residual = Adapted(module.residual)  # its own weights are float32
+    module.residual.register_forward_hook(
+        lambda *_: heard.append(torch.is_autocast_enabled("cpu"))
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        depth = module(inputs, GRID, SIZE, keep_bins=keep_bins).depth
+    assert heard
+    assert all(heard)
+    assert depth.dtype == torch.float32
+    assert torch.isfinite(depth).all()

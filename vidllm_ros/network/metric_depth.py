@@ -253,9 +253,10 @@ class MetricDepth(nn.Module):
         numbers = torch.cat([hit - miss, torch.ones_like(hit)], dim=1) / temperature
         low, high = self.range_m
         depth = torch.empty_like(success, dtype=torch.float32)
+        centers_of = self._centers_of(pixel)  # another layer's run here, a plain one's below
         with full_float32(pixel.device):
             for place, centers, two in zip(
-                depth.flatten(1), self._centers_of(pixel), numbers.float().flatten(2), strict=True
+                depth.flatten(1), centers_of, numbers.float().flatten(2), strict=True
             ):
                 centers.clamp_(low, high)
                 place.copy_(centers.mul_(torch.softmax(table @ two, dim=0)).sum(0))
