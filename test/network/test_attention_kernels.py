@@ -20,7 +20,9 @@ def test_the_probe_times_what_runs_here_and_the_order_follows():
     seconds = probe_attention(shape, torch.float32, CPU)
     assert "math" in seconds
     assert set(seconds) <= set(KERNELS)
-    assert list(seconds.values()) == sorted(seconds.values())
+    fused = [took for name, took in seconds.items() if name != "math"]
+    assert fused == sorted(fused)
+    assert list(seconds)[-1] == "math"
     q = torch.randn(shape)
     with attention_order(seconds):
         chosen = functional.scaled_dot_product_attention(q, q, q)
@@ -34,6 +36,18 @@ def test_the_probe_times_what_runs_here_and_the_order_follows():
 def test_a_literal_table_that_would_be_large_is_not_made(monkeypatch):
     monkeypatch.setattr(attention_kernels, "MATH_TABLE_VALUES", 2 * 40 * 40 - 1)
     assert "math" not in probe_attention((1, 2, 40, 16), torch.float32, CPU)
+
+
+def test_the_literal_kernel_is_the_last_however_fast(monkeypatch):
+    took = {attention_kernels.KERNELS["math"]: 0.1, attention_kernels.KERNELS["flash"]: 0.2}
+    monkeypatch.setattr(
+        attention_kernels, "_time_kernel", lambda kernel, *_: took.get(kernel, 0.3)
+    )
+    seconds = probe_attention((1, 2, 40, 16), torch.float32, CPU)
+    assert list(seconds) == ["flash", "cudnn", "efficient", "math"]
+    with attention_order(["math", "efficient", "flash"]):
+        order = [attention_kernels.KERNELS[name] for name in ("efficient", "flash", "math")]
+        assert switches()[1][:3] == [int(kernel) for kernel in order]
 
 
 def test_where_memory_ends_nothing_is_preferred(monkeypatch):

@@ -73,7 +73,7 @@ def accelerate(
         window_tokens: as for `accelerate_geometry`.
 
     Returns:
-        s of each attention kernel that was timed, the fastest first.
+        s of each attention kernel that was timed, in the order they are tried.
 
     Raises:
         ImportError: quantisation was asked for and torchao is not installed.
@@ -97,8 +97,9 @@ def accelerate_geometry(
     Args:
         model: Vid-LLM, or the geometry of public models in a row, on its device.
         choice: what.
-        window_tokens: that global attention is timed with; about those of 32 frames of a 4:3
-            camera where None.
+        window_tokens: that global attention, the larger of the aggregator's two, is timed with;
+            frame attention takes the same order. About those of 32 frames of a 4:3 camera where
+            None.
 
     Returns:
         as `accelerate`.

@@ -25,6 +25,8 @@ KERNELS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "math": SDPBackend.MATH,
 }
+LAST = "math"
+"""The literal kernel: takes everything, and is never tried before another one."""
 PROBE_REPETITIONS = 3
 MATH_TABLE_VALUES = 1 << 28
 """Scores that the literal kernel may hold while it is timed; at paper size it would be 36 GB."""
@@ -43,7 +45,8 @@ def probe_attention(
 ) -> dict[str, float]:
     """Time every attention kernel that takes this shape; return s by name, the fastest first.
 
-    The literal one is left out where its table would be large.
+    The literal one is the last, however fast: its table grows with the square of the tokens, and a
+    larger window may come. It is left out where its table would be large.
 
     Args:
         shape: batch, heads, tokens, channels of a head.
@@ -63,7 +66,7 @@ def probe_attention(
             took = _time_kernel(kernel, (q, k, v), device)
             if took is not None:
                 seconds[name] = took
-    return dict(sorted(seconds.items(), key=lambda entry: entry[1]))
+    return dict(sorted(seconds.items(), key=lambda entry: (entry[0] == LAST, entry[1])))
 
 
 def _time_kernel(
@@ -89,15 +92,14 @@ def attention_order(names: Iterable[str]) -> Iterator[None]:
     """Let attention take the first named kernel that fits the call.
 
     Args:
-        names: of `KERNELS`, the first preferred; none leaves PyTorch its own choice.
+        names: of `KERNELS`, the first preferred, `LAST` the last wherever it is named; none leaves
+            PyTorch its own choice.
     """
-    order = [KERNELS[name] for name in names]
-    if not order:
+    wanted = list(names)
+    if not wanted:
         yield
         return
-    if SDPBackend.MATH not in order:
-        order.append(SDPBackend.MATH)  # takes everything
-    with _switched(order):
+    with _switched([KERNELS[name] for name in (*(n for n in wanted if n != LAST), LAST)]):
         yield
 
 

@@ -21,6 +21,7 @@ import vidllm_ros
 if TYPE_CHECKING:
     import torch
 
+    from vidllm_ros.network.concat_geometry import VggtGeometry
     from vidllm_ros.network.vidllm import VidLLM
     from vidllm_ros.streaming.backend import Backend
     from vidllm_ros.streaming.memory_probe import MemoryChoice
@@ -121,9 +122,11 @@ def load_backend(
         if fit is not None:
             backend, memory, speed = _load_fitting(folder, wanted, where, dtype, fit)
         else:
+            from vidllm_ros.streaming.speed import speed_up
+
             check_memory(folder, where, dtype)
             backend, memory = _LOADERS[wanted](folder, where, dtype), None
-            speed = _accelerate(backend, wanted, where)
+            speed = speed_up(_geometry_of(backend, wanted), where)
         notes = (*licence_notes(folder, wanted), *speed)
     except (ValueError, OSError, ImportError) as error:  # the last: a broken torchao
         raise LoadingError(str(error)) from error
@@ -144,6 +147,7 @@ def _load_fitting(
     from transformers.utils import logging as transformers_logging
 
     from vidllm_ros.streaming import host_memory, memory_probe, memory_prospect
+    from vidllm_ros.streaming.speed import speed_up, window_tokens
 
     transformers_logging.disable_progress_bar()  # a log has lines, not bars
     rungs = memory_probe.usable_rungs(fit.frames, fit.step, device, dtype)
@@ -156,25 +160,21 @@ def _load_fitting(
     )
     plan = memory_probe.plan_loading(prospect, device, rungs, left_out)
     model = prospect.load(plan.rung.quantize)
-    speed = _accelerate(model, name, device)
+    geometry = _geometry_of(model, name)
+    tokens = window_tokens(geometry, prospect.size, plan.rung)
+    speed = speed_up(geometry, device, tokens)  # before memory is measured, which it changes
     left = memory_probe.rungs_left(rungs, plan.rung)
     choice = memory_probe.choose_step(prospect, model, device, left, fit.frames, fit.step)
+    chosen = window_tokens(geometry, prospect.size, choice.rung)
+    if chosen != tokens:
+        speed = speed_up(geometry, device, chosen)
     if left_out and choice.rung.name != "full":
         choice = replace(choice, words=f"{choice.words}; {left_out}")
     return model, choice, speed
 
 
-def _accelerate(backend: Any, name: BackendName, device: torch.device) -> tuple[str, ...]:
-    """Switch on what is exact and fast on this device; say so in a line where that is anything."""
-    from vidllm_ros.network import acceleration
-
-    choice = acceleration.usual_acceleration(device)
-    geometry = backend.geometry if name in CONCATENATIONS else backend
-    seconds = acceleration.accelerate_geometry(geometry, choice)
-    on = ["dense heads channels-last"] if choice.channels_last else []
-    kernels = ", ".join(f"{kernel} {1e3 * took:.2f} ms" for kernel, took in seconds.items())
-    on += [f"attention by what is fastest here ({kernels})"] if kernels else []
-    return (f"speed: {'; '.join(on)}",) if on else ()
+def _geometry_of(backend: Any, name: BackendName) -> VidLLM | VggtGeometry:
+    return backend.geometry if name in CONCATENATIONS else backend  # type: ignore[no-any-return]
 
 
 def _load_vidllm(folder: Path, device: torch.device, dtype: torch.dtype) -> VidLLM:
