@@ -3,6 +3,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 import torch
@@ -168,6 +169,8 @@ def test_whole_calls_are_timed_beside_the_sums(tmp_path, capsys, monkeypatch):
     ratio = report["stride_window_call_s"] / report["reconstruct_call_s"]
     assert report["stride_window_call_ratio"] == pytest.approx(ratio)
     assert {size for _, size in counts} == {(28, 42)}  # the workload's, nothing is resized
+    assert report["calls_scene_tokens"] == VidLLMConfig().max_scene_tokens
+    assert report["calls_scene_tokens_pooled"] >= 0
     a_round = [(16, (28, 42)), (8, (28, 42)), (16, (28, 42))]
     assert counts[:3] == a_round  # cold, by stride, to the first token
     assert counts[-3:] == a_round  # the further question sees no window
@@ -181,6 +184,37 @@ def test_a_scene_is_filled_up_to_the_workload(build_network):
     whole.first_word(whole.scene)
     assert scene_state(build_network, whole.scene) is state  # read once
     assert state.prefix.length >= 20
+
+
+@torch.no_grad()
+def test_first_words_are_timed_on_the_workload_where_a_window_has_no_tokens(
+    build_network, monkeypatch
+):
+    reconstruct = VidLLM.reconstruct
+
+    def empty(self, *args):
+        rec = reconstruct(self, *args)
+        scene = rec.scene
+        return replace(
+            rec, scene=replace(scene, tokens=scene.tokens[:0], positions=scene.positions[:0])
+        )
+
+    monkeypatch.setattr(VidLLM, "reconstruct", empty)
+    whole = bench_whole.WholeCalls(build_network, Workload(8, (28, 42), 20))
+    read, generate = [], build_network.language.generate_and_point
+
+    def note(prefix, *args):
+        read.append(prefix.length)
+        return generate(prefix, *args)
+
+    monkeypatch.setattr(build_network.language, "generate_and_point", note)
+    whole.calls()[bench_whole.FIRST_WORD]()
+    whole.calls()[bench_whole.FURTHER]()
+    assert len(read) == 2
+    assert min(read) >= 20
+    report = bench_whole.whole_report({name: [0.1] for name in bench_whole.WORDS}, whole)
+    assert report["calls_scene_tokens"] == 20
+    assert report["calls_scene_tokens_pooled"] == 0
 
 
 @pytest.fixture

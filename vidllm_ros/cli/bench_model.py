@@ -198,7 +198,7 @@ def print_calls(report: dict[str, Any]) -> None:
     """Print whole calls beside the sums of their stages as a table on stderr."""
     from vidllm_ros.cli.bench_whole import SUMS, WORDS
 
-    table = Table(title="whole calls")
+    table = Table(title=f"whole calls, {report['calls_scene_tokens']} scene tokens")
     for column in ("call", "ms", "quartiles", "sum of stages, ms", "what it is"):
         table.add_column(column)
     for name, words in WORDS.items():

@@ -133,7 +133,7 @@ class StageBench:
         if left_out:
             report["plain_out_of_memory"] = left_out
         totals = self._totals(seconds, with_plain and not left_out)
-        return report | totals | whole_report(called)
+        return report | totals | whole_report(called, whole)
 
     def _time(
         self, stages: dict[str, Stage], repetitions: int, twins: set[str], clock: Clock

@@ -47,6 +47,9 @@ class WholeCalls:
     Args:
         model: on its device; gets a tokenizer where it has none.
         load: what the stages are given as well.
+
+    Attributes:
+        pooled_tokens: how many tokens the newest window's scene had of its own.
     """
 
     def __init__(self, model: VidLLM, load: Workload) -> None:
@@ -64,6 +67,7 @@ class WholeCalls:
         self.window = film.select(list(range(NEW_FRAMES, count)))
         self._scene_tokens = load.scene_tokens
         self._scene: SceneContext | None = None
+        self.pooled_tokens = 0
 
     def calls(self) -> dict[str, Call]:
         """Return what is timed, by the names of `WORDS`."""
@@ -100,11 +104,16 @@ class WholeCalls:
         return self._scene
 
     def _filled(self, rec: Reconstruction) -> SceneContext:
-        """Repeat a window's tokens up to the workload's: random geometry pools to any number."""
-        scene = rec.scene
-        if not len(scene.tokens):
-            return scene
-        rows = torch.arange(self._scene_tokens, device=scene.tokens.device) % len(scene.tokens)
+        """Bring a window's tokens to the workload's count: random geometry pools to any number.
+
+        They are repeated; where there are none, zeros are read, which take as long.
+        """
+        scene, count = rec.scene, self._scene_tokens
+        self.pooled_tokens = own = len(scene.tokens)
+        if not own:
+            tokens = scene.tokens.new_zeros(count, scene.tokens.shape[1])
+            return replace(scene, tokens=tokens, positions=scene.positions.new_zeros(count, 3))
+        rows = torch.arange(count, device=scene.tokens.device) % own
         return replace(scene, tokens=scene.tokens[rows], positions=scene.positions[rows])
 
     @torch.inference_mode()
@@ -123,11 +132,12 @@ class WholeCalls:
         return said.text
 
 
-def whole_report(seconds: dict[str, list[float]]) -> dict[str, Any]:
+def whole_report(seconds: dict[str, list[float]], whole: WholeCalls) -> dict[str, Any]:
     """Return the report's entries of whole calls, flat, and their spreads under `calls`.
 
     Args:
         seconds: of each call of `WORDS`.
+        whole: whose calls they are, after they were timed.
     """
     spreads = {name: spread_of(took) for name, took in seconds.items()}
     cold = spreads[COLD].median
@@ -137,5 +147,7 @@ def whole_report(seconds: dict[str, list[float]]) -> dict[str, Any]:
         "further_question_call_s": spreads[FURTHER].median,
         "stride_window_call_s": spreads[STRIDE].median,
         "stride_window_call_ratio": spreads[STRIDE].median / cold,
+        "calls_scene_tokens": len(whole.scene.tokens),
+        "calls_scene_tokens_pooled": whole.pooled_tokens,  # the rest are repeated or zeros
         "calls": {name: spread.in_ms() for name, spread in spreads.items()},
     }
