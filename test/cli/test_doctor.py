@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from vidllm_ros.cli import doctor, doctor_camera, doctor_machine
 from vidllm_ros.cli.doctor_camera import check_camera, judge
 from vidllm_ros.cli.doctor_findings import Finding, Level
-from vidllm_ros.network import concat_account
+from vidllm_ros.network import concat_account, full_float32
 from vidllm_ros.network.concat_account import ConcatenationAccount
 from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
 from vidllm_ros.network.memory_plan import Weights
@@ -284,3 +285,17 @@ def test_a_gpu_that_is_not_there_fails() -> None:
     findings = list(doctor_machine.check_machine(None, "cuda:99"))
     device = next(finding for finding in findings if finding.what == "device")
     assert device.level is Level.FAIL
+
+
+def test_a_torch_too_old_for_a_gpu_is_named_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reason = "expected torch 2.9 or newer on a GPU, got 2.4.1; install a newer one"
+    monkeypatch.setattr(full_float32, "why_not_full_float32", lambda: reason)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert doctor_machine.check_torch().level is not Level.FAIL
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    finding = doctor_machine.check_torch()
+    assert finding.level is Level.FAIL
+    assert finding.words == "expected torch 2.9 or newer on a GPU, got 2.4.1"
+    assert finding.fix == "install a newer one"

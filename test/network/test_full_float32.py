@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,31 +23,84 @@ from vidllm_ros.network.metric_depth import MetricDepth
 
 CPU = torch.device("cpu")
 EXACT, FAST = ("ieee", "ieee"), ("tf32", "tf32")
+BACKENDS: Any = torch.backends
+SWITCHES = (BACKENDS, BACKENDS.cudnn, BACKENDS.cudnn.conv, BACKENDS.cuda.matmul)
+"""Of everything, of everything on a GPU, and of the two that inherit from those."""
+FRESH = ("none", "none", "tf32", "none")
+"""What they say themselves in a process that never asked."""
+
+
+def set_switches(precisions: tuple[str, ...]) -> None:
+    for switch, precision in zip(SWITCHES, precisions, strict=True):
+        switch.fp32_precision = precision
+
+
+def read_switches() -> tuple[str, ...]:
+    return tuple(switch.fp32_precision for switch in SWITCHES)
+
+
+def precisions() -> tuple[str, ...]:
+    """How convolutions and products have float32 on a GPU."""
+    return read_switches()[2:]
 
 
 @pytest.fixture
 def in_tf32() -> Iterator[None]:
     """A process in which float32 is TF32 on a GPU."""
-    before = module._precisions()
-    module._set(FAST)
+    set_switches(("none", "none", *FAST))
     yield
-    module._set(before)
+    set_switches(FRESH)
+
+
+@pytest.mark.usefixtures("in_tf32")
+@pytest.mark.parametrize("own", list(product(("none", "ieee", "tf32"), repeat=4)))
+def test_each_switch_gets_back_what_it_said_itself(own: tuple[str, ...]) -> None:
+    """One that inherited goes on to inherit, and those above are as they were all the while."""
+    set_switches(own)
+    before = read_switches()
+    with full_float32(CPU):
+        assert read_switches() == (*before[:2], *EXACT)
+    assert read_switches() == before
+    for turned in (0, 1):  # what each says itself shows when one above it is turned
+        seen = []
+        for passes in (False, True):
+            set_switches(own)
+            if passes:
+                with full_float32(CPU):
+                    pass
+            for precision in ("none", "ieee", "tf32"):
+                SWITCHES[turned].fp32_precision = precision
+                seen.append(read_switches())
+        assert seen[:3] == seen[3:]
+
+
+def test_an_older_torch_is_named_and_computes_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module.why_not_full_float32() == ""
+    backends = SimpleNamespace(
+        fp32_precision="none", cudnn=SimpleNamespace(), cuda=SimpleNamespace(matmul=None)
+    )
+    older = SimpleNamespace(__version__="2.4.1", backends=backends, autocast=torch.autocast)
+    monkeypatch.setattr(module, "torch", older)
+    assert module.why_not_full_float32().startswith("expected torch 2.9 or newer on a GPU, ")
+    assert "got 2.4.1; install" in module.why_not_full_float32()
+    with full_float32(CPU):
+        assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.usefixtures("in_tf32")
 def test_the_switch_is_set_inside_and_set_back_after_also_by_an_error() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         with full_float32(CPU):
-            assert module._precisions() == EXACT
+            assert precisions() == EXACT
             assert not torch.is_autocast_enabled("cpu")
             with full_float32(CPU):
                 pass
-            assert module._precisions() == EXACT
-        assert module._precisions() == FAST
+            assert precisions() == EXACT
+        assert precisions() == FAST
         assert torch.is_autocast_enabled("cpu")
     with pytest.raises(ValueError, match="inside"), full_float32(CPU):
         raise ValueError("inside")
-    assert module._precisions() == FAST
+    assert precisions() == FAST
 
 
 @pytest.mark.usefixtures("in_tf32")
@@ -61,10 +116,10 @@ def test_two_threads_inside_set_it_back_once_both_have_left() -> None:
     with full_float32(CPU):
         other.start()
         assert entered.wait(10)
-    assert module._precisions() == EXACT
+    assert precisions() == EXACT
     leave.set()
     other.join(10)
-    assert module._precisions() == FAST
+    assert precisions() == FAST
 
 
 def test_a_process_that_never_asked_finds_its_own_settings_again() -> None:
@@ -105,7 +160,7 @@ def test_the_layers_that_promise_float32_run_in_it(monkeypatch: pytest.MonkeyPat
         whole = getattr(owner, name)
 
         def call(*args: Any, **named: Any) -> Any:
-            seen.append((name, args[1].dtype, module._precisions()))
+            seen.append((name, args[1].dtype, precisions()))
             return whole(*args, **named)
 
         monkeypatch.setattr(owner, name, call)
@@ -121,5 +176,5 @@ def test_the_layers_that_promise_float32_run_in_it(monkeypatch: pytest.MonkeyPat
     inside = [entry for entry in seen if entry[1] == torch.float32]
     assert {name for name, *_ in inside} == {"conv2d", "linear", "addmm"}
     assert {state for *_, state in inside} == {EXACT}
-    assert module._precisions() == FAST
+    assert precisions() == FAST
     assert lean.dtype == torch.float32

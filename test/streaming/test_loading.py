@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidllm_ros.network import acceleration, memory
+from vidllm_ros.network import acceleration, full_float32, memory
 from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
 from vidllm_ros.network.concatenation import Concatenation
 from vidllm_ros.streaming import loading
@@ -226,6 +226,14 @@ def test_a_concatenation_without_memory_or_a_part_is_refused(
     write_manifest(folder, Manifest("vggt_vlm", PartPlace("./a"), PartPlace("./b"), scale="none"))
     with pytest.raises(LoadingError, match=r"^geometry: expected a file, a folder or a hub id"):
         load_backend("vggt_vlm", folder, "cpu")
+
+
+def test_a_gpu_asks_for_a_torch_that_keeps_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_float32, "why_not_full_float32", lambda: "expected it newer; do so")
+    monkeypatch.setattr(loading, "choose_device", torch.device)
+    with pytest.raises(LoadingError, match=r"^torch: expected it newer; do so$"):
+        load_backend("vidllm", loading.BUNDLED_MODEL, "cuda:1")
+    assert load_backend("vidllm", loading.BUNDLED_MODEL, "cpu").device == "cpu"
 
 
 @pytest.mark.parametrize("fit", [None, Fit(8)])

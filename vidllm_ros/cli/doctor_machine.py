@@ -73,9 +73,13 @@ def check_torch() -> Finding:
     """Say which torch this is, and whether it sees the GPU that is there."""
     import torch
 
+    from vidllm_ros.network.full_float32 import why_not_full_float32
+
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     words = f"{torch.__version__}, {built}"
     if torch.cuda.is_available():
+        if reason := why_not_full_float32():
+            return refusal("torch", LoadingError(reason), "")
         names = ", ".join(
             torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
         )

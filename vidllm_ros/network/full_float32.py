@@ -9,25 +9,28 @@ camera_head.py; everything else keeps the precision of the run.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-EXACT = "ieee"
+EXACT, INHERITED = "ieee", "none"
 _lock = threading.Lock()
 _entered = 0
-_before: tuple[str, ...] = ()
+_before: list[tuple[Any, str]] = []
 
 
 @contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
     """Compute float32 as float32 on this device, whatever surrounds it.
 
-    PyTorch keeps the switch once a process. Where several threads are inside at once, the first
-    sets it and the last one sets it back; another thread's products meanwhile are exact as well,
-    never less exact than it asked for.
+    PyTorch keeps the switches once a process. Where several threads are inside at once, the first
+    sets them and the last one sets them back; another thread's products meanwhile are exact as
+    well, never less exact than it asked for. Each gets back what it said itself, also where it
+    inherited. Limits: what somebody sets inside is lost at the end; inside, PyTorch refuses to
+    read the older names (`allow_tf32`) of what was TF32, with a RuntimeError; the switches are a
+    GPU's, and mkldnn's, which let a CPU round to bfloat16, stay as they are.
     """
     with torch.autocast(device.type, enabled=False):
         _enter()
@@ -37,12 +40,28 @@ def full_float32(device: torch.device) -> Iterator[None]:
             _leave()
 
 
+def why_not_full_float32() -> str:
+    """Say why PyTorch cannot be told so on a GPU and what to do; empty where it can."""
+    try:
+        _chains()
+    except AttributeError:
+        return (
+            f"expected torch 2.9 or newer on a GPU, which can be told to keep float32 (its "
+            f"fp32_precision), got {torch.__version__}; install a newer one: "
+            "https://pytorch.org/get-started/locally"
+        )
+    return ""
+
+
 def _enter() -> None:
     global _entered, _before
     with _lock:
         if _entered == 0:
-            _before = _precisions()
-            _set(EXACT for _ in _before)
+            chains = [] if why_not_full_float32() else _chains()  # there, a CPU computes
+            inexact = [chain for chain in chains if chain[-1].fp32_precision != EXACT]
+            _before = [(chain[-1], _own(chain)) for chain in inexact]
+            for switch, _ in _before:
+                switch.fp32_precision = EXACT
         _entered += 1
 
 
@@ -51,24 +70,37 @@ def _leave() -> None:
     with _lock:
         _entered -= 1
         if _entered == 0:
-            _set(_before)
+            for switch, own in _before:
+                switch.fp32_precision = own
 
 
-def _precisions() -> tuple[str, ...]:
-    """Return how each of `_switches` has float32 on a GPU: "ieee", "tf32" or "none"."""
-    return tuple(switch.fp32_precision for switch in _switches())
+def _chains() -> list[tuple[Any, ...]]:
+    """Return the switches of convolutions and of products, each after those it inherits from.
 
-
-def _set(precisions: Iterable[str]) -> None:
-    for switch, precision in zip(_switches(), precisions, strict=True):
-        switch.fp32_precision = precision
-
-
-def _switches() -> tuple[Any, ...]:
-    """Return the holders of the switches: of convolutions, of products.
-
-    While the first is set, PyTorch refuses to read its older name, `cudnn.allow_tf32`; nothing in
-    here does, and it can be read again afterwards.
+    Raises:
+        AttributeError: torch is older than 2.9, which brought them.
     """
-    cudnn: Any = torch.backends.cudnn
-    return cudnn.conv, torch.backends.cuda.matmul
+    backends: Any = torch.backends
+    above = (backends, backends.cudnn)  # of everything, of everything on a GPU
+    chains = [(*above, backends.cudnn.conv), (*above, backends.cuda.matmul)]
+    for chain in chains:
+        for switch in chain:
+            _ = switch.fp32_precision
+    return chains
+
+
+def _own(chain: Sequence[Any]) -> str:
+    """Return what the last switch says itself: "ieee", "tf32", or "none" where it inherits.
+
+    Reading one resolves what it inherits. So where it and the one above say the same, that one is
+    made exact for a moment, to see whether the answer follows.
+    """
+    *above, switch = chain
+    answer = str(switch.fp32_precision)
+    if not above or answer in (INHERITED, EXACT) or answer != above[-1].fp32_precision:
+        return answer
+    upper, own = above[-1], _own(above)
+    upper.fp32_precision = EXACT
+    follows = switch.fp32_precision == EXACT
+    upper.fp32_precision = own
+    return INHERITED if follows else answer

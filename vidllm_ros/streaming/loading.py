@@ -112,7 +112,11 @@ def load_backend(
         from vidllm_ros.streaming.backend import StandInBackend
 
         return LoadedBackend(StandInBackend(), wanted.value, "cpu", "float32")
+    from vidllm_ros.network.full_float32 import why_not_full_float32
+
     where = choose_device(device)
+    if where.type == "cuda" and (reason := why_not_full_float32()):
+        raise LoadingError(f"torch: {reason}")
     dtype = choose_precision(precision, where)
     folder = find_model(model)
     try:
