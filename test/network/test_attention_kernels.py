@@ -2,6 +2,7 @@
 """Kernels of attention are timed on this device, and the order they are tried in follows."""
 
 import threading
+import warnings
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,16 +16,18 @@ from vidllm_ros.network.attention_kernels import KERNELS, attention_order, probe
 CPU = torch.device("cpu")
 
 
+SHAPE = (1, 2, 40, 16)
+
+
 def test_the_probe_times_what_runs_here_and_the_order_follows():
-    shape = (1, 2, 40, 16)
-    seconds = probe_attention(shape, torch.float32, CPU)
-    assert "math" in seconds
-    assert set(seconds) <= set(KERNELS)
-    fused = [took for name, took in seconds.items() if name != "math"]
+    probe = probe_attention(SHAPE, torch.float32, CPU)
+    assert set(probe.seconds) | set(probe.refused) == set(KERNELS)
+    assert not set(probe.seconds) & set(probe.refused)
+    fused = [took for name, took in probe.seconds.items() if name != "math"]
     assert fused == sorted(fused)
-    assert list(seconds)[-1] == "math"
-    q = torch.randn(shape)
-    with attention_order(seconds):
+    assert list(probe.seconds)[-1] == "math"
+    q = torch.randn(SHAPE)
+    with attention_order(probe.seconds):
         chosen = functional.scaled_dot_product_attention(q, q, q)
     literal = torch.softmax(q @ q.mT / 4, -1) @ q
     torch.testing.assert_close(chosen, literal, atol=1e-5, rtol=1e-5)
@@ -33,29 +36,74 @@ def test_the_probe_times_what_runs_here_and_the_order_follows():
         functional.scaled_dot_product_attention(q, q, q)
 
 
+def test_what_is_not_timed_says_why_and_takes_nothing_from_other_threads(monkeypatch):
+    """A kernel that refuses is not called: PyTorch would warn in the log of the node."""
+    whole, called = functional.scaled_dot_product_attention, []
+
+    def note(*args, **named):
+        called.append(torch.backends.cuda.math_sdp_enabled())  # what any shape can fall back on
+        return whole(*args, **named)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", note)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probe = probe_attention(SHAPE, torch.float32, CPU)
+    assert list(probe.refused) == ["cudnn", "efficient"]
+    flash, math = (1e3 * probe.seconds[name] for name in ("flash", "math"))
+    assert probe.words == (
+        f"attention by what is fastest here (flash {flash:.2f} ms, math {math:.2f} ms, "
+        "cudnn and efficient not timed: not for this device, format or size)"
+    )
+    assert called == 2 * (attention_kernels.PROBE_REPETITIONS + 1) * [True]
+
+
 def test_a_literal_table_that_would_be_large_is_not_made(monkeypatch):
     monkeypatch.setattr(attention_kernels, "MATH_TABLE_VALUES", 2 * 40 * 40 - 1)
-    assert "math" not in probe_attention((1, 2, 40, 16), torch.float32, CPU)
+    probe = probe_attention(SHAPE, torch.float32, CPU)
+    assert "math" not in probe.seconds
+    assert probe.refused["math"] == "its table would be large"
 
 
 def test_the_literal_kernel_is_the_last_however_fast(monkeypatch):
-    took = {attention_kernels.KERNELS["math"]: 0.1, attention_kernels.KERNELS["flash"]: 0.2}
-    monkeypatch.setattr(
-        attention_kernels, "_time_kernel", lambda kernel, *_: took.get(kernel, 0.3)
-    )
-    seconds = probe_attention((1, 2, 40, 16), torch.float32, CPU)
-    assert list(seconds) == ["flash", "cudnn", "efficient", "math"]
+    took = {"flash": 0.2, "cudnn": 0.3, "efficient": 0.4, "math": 0.1}
+    monkeypatch.setattr(attention_kernels, "_time_kernel", lambda name, *_: took[name])
+    probe = probe_attention(SHAPE, torch.float32, CPU)
+    assert list(probe.seconds) == ["flash", "cudnn", "efficient", "math"]
     with attention_order(["math", "efficient", "flash"]):
-        order = [attention_kernels.KERNELS[name] for name in ("efficient", "flash", "math")]
+        order = [KERNELS[name] for name in ("efficient", "flash", "math")]
         assert switches()[1][:3] == [int(kernel) for kernel in order]
 
 
-def test_where_memory_ends_nothing_is_preferred(monkeypatch):
+def test_where_memory_ends_nothing_is_preferred_and_the_log_says_so(monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(torch, "randn", full)
-    assert probe_attention((1, 2, 40, 16), torch.float32, CPU) == {}
+    with monkeypatch.context() as at_first:
+        at_first.setattr(torch, "randn", full)
+        probe = probe_attention(SHAPE, torch.float32, CPU)
+    assert probe.seconds == {}
+    assert probe.words == (
+        "attention as PyTorch chooses (flash and cudnn and efficient and math not timed: "
+        "memory ended)"
+    )
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", full)
+    probe = probe_attention(SHAPE, torch.float32, CPU)
+    assert probe.seconds == {}
+    assert probe.refused["flash"] == probe.refused["math"] == "memory ended"
+
+
+def test_a_late_refusal_of_cudnn_is_noted_and_a_fault_is_not_hidden(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError(says)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", fail)
+    says = "cuDNN Frontend error: [cudnn_frontend] Error: No valid engine configs\nmore"
+    probe = probe_attention(SHAPE, torch.float32, CPU)
+    assert probe.refused["flash"].endswith("No valid engine configs")
+    says, before = "CUDA error: an illegal memory access was encountered", switches()
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        probe_attention(SHAPE, torch.float32, CPU)
+    assert switches() == before
 
 
 @pytest.mark.parametrize("names", [("flash",), ("math", "flash")])

@@ -123,7 +123,8 @@ class StageBench:
         report: dict[str, Any] = {
             "precision": self.precision,
             "acceleration": vars(self.choice),
-            "attention_kernels_ms": {n: round(1e3 * s, 3) for n, s in kernels.items()},
+            "attention_kernels_ms": {n: round(1e3 * s, 3) for n, s in kernels.seconds.items()},
+            "attention_kernels_refused": kernels.refused,
             "ceiling_tflop_per_s": ceilings[0] / 1e12,
             "ceiling_gb_per_s": ceilings[1] / 1e9,
             "stages": {

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidllm_ros.network.attention_kernels import now, probe_attention
+from vidllm_ros.network.attention_kernels import AttentionProbe, now, probe_attention
 from vidllm_ros.network.concat_geometry import VggtGeometry
 from vidllm_ros.network.vidllm import VidLLM
 
@@ -64,7 +64,7 @@ def usual_acceleration(device: torch.device) -> Acceleration:
 
 def accelerate(
     model: VidLLM, choice: Acceleration, window_tokens: int | None = None
-) -> dict[str, float]:
+) -> AttentionProbe:
     """Switch it on, in place.
 
     Args:
@@ -73,12 +73,12 @@ def accelerate(
         window_tokens: as for `accelerate_geometry`.
 
     Returns:
-        s of each attention kernel that was timed, in the order they are tried.
+        which attention kernels were timed; none where it was not asked for.
 
     Raises:
         ImportError: quantisation was asked for and torchao is not installed.
     """
-    seconds = accelerate_geometry(model, choice, window_tokens)
+    probe = accelerate_geometry(model, choice, window_tokens)
     if choice.quantize != "none":
         quantize_language(model, choice.quantize, model.device)
     if choice.compile:
@@ -86,12 +86,12 @@ def accelerate(
             # In place: a wrapped module would rename the weights' keys. Without CUDA graphs, which
             # overwrite outputs that are kept (PyTorch issues 152887, 160281).
             module.compile(dynamic=False, mode="default")
-    return seconds
+    return probe
 
 
 def accelerate_geometry(
     model: VidLLM | VggtGeometry, choice: Acceleration, window_tokens: int | None = None
-) -> dict[str, float]:
+) -> AttentionProbe:
     """Switch on what of it concerns geometry, but compilation; in place.
 
     Args:
@@ -111,16 +111,16 @@ def accelerate_geometry(
             if head is not None:
                 head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not choice.attention:
-        return {}
+        return AttentionProbe()
     config, token = model.config, model.aggregator.camera_token
     if window_tokens is None:
         side = config.image_size // config.patch_size
         window_tokens = WINDOW_FRAMES * (side * side * 3 // 4 + model.aggregator.patch_start)
     count = config.aggregator_heads
     shape = (1, count, window_tokens, token.shape[-1] // count)
-    seconds = probe_attention(shape, token.dtype, token.device)
-    model.aggregator.kernels = tuple(seconds)
-    return seconds
+    probe = probe_attention(shape, token.dtype, token.device)
+    model.aggregator.kernels = tuple(probe.seconds)
+    return probe
 
 
 def _repeated(model: VidLLM) -> list[nn.Module]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ LAST = "math"
 PROBE_REPETITIONS = 3
 MATH_TABLE_VALUES = 1 << 28
 """Scores that the literal kernel may hold while it is timed; at paper size it would be 36 GB."""
+NO_MEMORY = "memory ended"
 _lock = threading.RLock()
 
 
@@ -40,10 +42,35 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+@dataclass(frozen=True)
+class AttentionProbe:
+    """What was timed.
+
+    Attributes:
+        seconds: of the kernels that take the shape, in the order they are to be tried.
+        refused: why each of the others was not timed.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """What is tried first and why, for a log; empty where nothing was looked at."""
+        parts = [f"{name} {1e3 * took:.2f} ms" for name, took in self.seconds.items()]
+        for why in dict.fromkeys(self.refused.values()):
+            names = [name for name, reason in self.refused.items() if reason == why]
+            parts.append(f"{' and '.join(names)} not timed: {why}")
+        if not parts:
+            return ""
+        what = "by what is fastest here" if self.seconds else "as PyTorch chooses"
+        return f"attention {what} ({', '.join(parts)})"
+
+
 def probe_attention(
     shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device
-) -> dict[str, float]:
-    """Time every attention kernel that takes this shape; return s by name, the fastest first.
+) -> AttentionProbe:
+    """Time every attention kernel that takes this shape; the fastest is the first.
 
     The literal one is the last, however fast: its table grows with the square of the tokens, and a
     larger window may come. It is left out where its table would be large.
@@ -52,39 +79,58 @@ def probe_attention(
         shape: batch, heads, tokens, channels of a head.
         dtype: of queries, keys and values.
         device: where.
+
+    Raises:
+        RuntimeError: a kernel failed otherwise than by refusing, or memory's end.
     """
-    seconds: dict[str, float] = {}
     try:
         q, k, v = (torch.randn(shape, dtype=dtype, device=device) for _ in range(3))
     except torch.OutOfMemoryError:
-        return {}
+        return AttentionProbe(refused=dict.fromkeys(KERNELS, NO_MEMORY))
     table = shape[0] * shape[1] * shape[2] ** 2
+    seconds, refused = {}, {}
     with _lock:  # of all kernels: another thread's window would be timed with them
-        for name, kernel in KERNELS.items():
-            if kernel is SDPBackend.MATH and table > MATH_TABLE_VALUES:
+        for name in KERNELS:
+            if name == LAST and table > MATH_TABLE_VALUES:
+                refused[name] = "its table would be large"
                 continue
-            took = _time_kernel(kernel, (q, k, v), device)
-            if took is not None:
-                seconds[name] = took
-    return dict(sorted(seconds.items(), key=lambda entry: (entry[0] == LAST, entry[1])))
-
-
-def _time_kernel(
-    kernel: SDPBackend, qkv: tuple[Tensor, Tensor, Tensor], device: torch.device
-) -> float | None:
-    """Return the best of a few runs; None where the kernel does not take it, or memory ends."""
-    best: float | None = None
-    with _switched([kernel]):
-        for turn in range(PROBE_REPETITIONS + 1):
-            begin = now(device)
             try:
+                seconds[name] = _time_kernel(name, (q, k, v), device)
+            except RefusedError as error:
+                refused[name] = str(error)
+    order = sorted(seconds, key=lambda name: (name == LAST, seconds[name]))
+    return AttentionProbe({name: seconds[name] for name in order}, refused)
+
+
+class RefusedError(Exception):
+    """A kernel does not run here; says why."""
+
+
+def _time_kernel(name: str, qkv: tuple[Tensor, Tensor, Tensor], device: torch.device) -> float:
+    """Return the best of a few runs, s.
+
+    The literal kernel stays on beside it, for other threads' words; so a kernel that refuses is
+    not called, and PyTorch does not warn.
+
+    Raises:
+        RefusedError: the kernel does not take it, or memory ends.
+    """
+    took = []
+    with _switched([KERNELS[name], KERNELS[LAST]] if name != LAST else [KERNELS[LAST]]):
+        if torch._fused_sdp_choice(*qkv) != KERNELS[name].value:
+            raise RefusedError("not for this device, format or size")
+        try:
+            for _ in range(PROBE_REPETITIONS + 1):
+                begin = now(device)
                 functional.scaled_dot_product_attention(*qkv)
-            except RuntimeError:  # not this device, type or size; also out of memory
-                return None
-            took = now(device) - begin
-            if turn:
-                best = took if best is None else min(best, took)
-    return best
+                took.append(now(device) - begin)
+        except torch.OutOfMemoryError:
+            raise RefusedError(NO_MEMORY) from None
+        except RuntimeError as error:  # cuDNN finds out late that it has no plan for a shape
+            if "cudnn" not in str(error).lower():
+                raise
+            raise RefusedError(str(error).strip().splitlines()[0]) from error
+    return min(took[1:])
 
 
 @contextmanager

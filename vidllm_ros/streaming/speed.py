@@ -40,8 +40,7 @@ def speed_up(
         tokens: of a window; see `acceleration.accelerate_geometry`.
     """
     choice = acceleration.usual_acceleration(device)
-    seconds = acceleration.accelerate_geometry(geometry, choice, tokens)
+    probe = acceleration.accelerate_geometry(geometry, choice, tokens)
     on = ["dense heads channels-last"] if choice.channels_last else []
-    kernels = ", ".join(f"{kernel} {1e3 * took:.2f} ms" for kernel, took in seconds.items())
-    on += [f"attention by what is fastest here ({kernels})"] if kernels else []
+    on += [probe.words] if probe.words else []
     return (f"speed: {'; '.join(on)}",) if on else ()
