@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidllm_ros.network import dense_head
+from vidllm_ros.network import frame_turns
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.dense_head import (
     DPTDecoder,
@@ -17,8 +17,6 @@ from vidllm_ros.network.dense_head import (
     build_depth_head,
     build_point_head,
     enlarge,
-    finish_at_a_time,
-    in_turns,
     inverse_log,
     resize,
 )
@@ -191,7 +189,7 @@ def test_turns_at_image_size_change_nothing(monkeypatch: pytest.MonkeyPatch, val
     head = build_depth_head(config()).eval()
     tokens = levels(7, 6, 24)
     whole = head(tokens, (2, 3), (28, 42))  # with a gradient, for the plain way
-    monkeypatch.setattr(dense_head, "FINISH_VALUES", values)
+    monkeypatch.setattr(frame_turns, "FINISH_VALUES", values)
     seen: list[int] = []
     head.decoder.finish.register_forward_hook(lambda _, a, out: seen.append(len(out)))
     with torch.no_grad():
@@ -199,18 +197,6 @@ def test_turns_at_image_size_change_nothing(monkeypatch: pytest.MonkeyPatch, val
     assert seen == {1: 7 * [1], 1 << 40: [7]}.get(values, [3, 3, 1])
     torch.testing.assert_close(parts.values, whole.values.detach(), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(parts.confidence, whole.confidence.detach(), atol=1e-5, rtol=1e-5)
-
-
-def test_turns_are_about_equally_long_and_never_shorter_than_asked() -> None:
-    assert in_turns(32, 98304, 1 << 21, 8) == 16  # the bundled network: 21 would fit
-    assert in_turns(16, 98304, 1 << 21, 8) == 16
-    assert in_turns(32, 17_000_000, 1 << 21, 8) == 8  # paper size
-    assert in_turns(33, 1, 16, 1) == 11
-    assert in_turns(5, 1, 100, 8) == 5
-    assert in_turns(0, 1, 100, 8) >= 1
-    on_gpu = torch.empty(9, 1, 1, 1, device="meta")
-    assert finish_at_a_time(on_gpu, (5000, 5000), 32) == 9
-    assert finish_at_a_time(torch.empty(9, 1, 1, 1), (5000, 5000), 32) == 1
 
 
 @torch.inference_mode()

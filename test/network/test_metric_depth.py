@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from vidllm_ros.network import dense_head
+from vidllm_ros.network import frame_turns
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.layers import is_plain
 from vidllm_ros.network.metric_depth import MetricDepth, log_binomial
@@ -89,7 +89,7 @@ def test_chunking_changes_nothing():
 def test_turns_at_the_bins_size_change_nothing(monkeypatch):
     module = build().eval()
     whole = module(levels(1, 5), GRID, SIZE).depth.detach()
-    monkeypatch.setattr(dense_head, "FINISH_VALUES", 2 * 16 * 24 * 64)
+    monkeypatch.setattr(frame_turns, "FINISH_VALUES", 2 * 16 * 24 * 64)
     seen = []
     module.decoder.finish.register_forward_hook(lambda _, a, out: seen.append(len(out)))
     with torch.no_grad():

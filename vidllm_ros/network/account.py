@@ -11,12 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.dense_head import (
-    DECODER_VALUES,
-    LAST_CHANNELS,
-    LEAST_FRAMES,
-    in_turns,
-)
+from vidllm_ros.network.dense_head import LAST_CHANNELS
+from vidllm_ros.network.frame_turns import DECODER_VALUES, LEAST_FRAMES, in_turns
 from vidllm_ros.network.metric_depth import PIXEL_CHANNELS
 from vidllm_ros.network.scale_alignment import frames_read
 

@@ -7,7 +7,6 @@ metric decoder of metric_depth.py is the same decoder fed by the encoder. Next: 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.frame_turns import (
+    DECODER_VALUES,
+    LEAST_FRAMES,
+    finish_at_a_time,
+    in_turns,
+)
 from vidllm_ros.network.layers import is_plain
 from vidllm_ros.network.uv_embedding import add_uv
 
-# Values of the largest map that go through at a time: 32 frames of the bundled network in two
-# turns, then four frames at a time at image size; at paper size the least frames decide.
-DECODER_VALUES, FINISH_VALUES = 1 << 21, 5 << 18
-LEAST_FRAMES = 8
 LAST_CHANNELS = 32
 
 
@@ -192,15 +193,6 @@ class Finish(nn.Module):
         return add_uv(x, size[1] / size[0]) if self.uv_embedding else x
 
 
-def in_turns(total: int, values: int, limit: int, least: int) -> int:
-    """Return how many of `total` frames go through at a time, in turns of about equal length.
-
-    One frame's largest map has `values`; `limit` of them fit, but at least `least` frames go.
-    """
-    most = max(least, limit // max(1, values), 1)
-    return max(1, math.ceil(total / math.ceil(max(1, total) / most)))
-
-
 def _project(conv: Any, tokens: Tensor) -> Tensor:
     """Run a 1x1 convolution as a product over tokens (F, N, in_dim) -> (F, channels, N).
 
@@ -234,21 +226,6 @@ def enlarge(conv: nn.ConvTranspose2d, x: Tensor) -> Tensor:
 
 def _size(x: Tensor) -> tuple[int, int]:
     return x.shape[-2], x.shape[-1]
-
-
-def finish_at_a_time(final: Tensor, size: tuple[int, int], channels: int) -> int:
-    """Say how many frames of a decoder's final map go through the layers at image size at a time.
-
-    On a GPU all of them: it has no cache to stay in.
-
-    Args:
-        final: (F, ., ., .).
-        size: (H, W), px.
-        channels: of the widest layer there.
-    """
-    if final.device.type != "cpu":
-        return len(final)
-    return in_turns(len(final), size[0] * size[1] * channels, FINISH_VALUES, 1)
 
 
 def inverse_log(x: Tensor) -> Tensor:

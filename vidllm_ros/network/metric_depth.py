@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.dense_head import DPTDecoder, finish_at_a_time, resize
+from vidllm_ros.network.dense_head import DPTDecoder, resize
+from vidllm_ros.network.frame_turns import finish_at_a_time
 from vidllm_ros.network.full_float32 import full_float32
 from vidllm_ros.network.layers import is_plain
 
