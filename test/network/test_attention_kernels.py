@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional
+from torch.nn.attention import sdpa_kernel
 
 from vidllm_ros.network import attention_kernels
 from vidllm_ros.network.attention_kernels import KERNELS, attention_order, probe_attention
@@ -31,9 +32,6 @@ def test_the_probe_times_what_runs_here_and_the_order_follows():
         chosen = functional.scaled_dot_product_attention(q, q, q)
     literal = torch.softmax(q @ q.mT / 4, -1) @ q
     torch.testing.assert_close(chosen, literal, atol=1e-5, rtol=1e-5)
-    with attention_order(()):  # nothing was probed: any kernel
-        assert torch.backends.cuda.flash_sdp_enabled()
-        functional.scaled_dot_product_attention(q, q, q)
 
 
 def test_what_is_not_timed_says_why_and_takes_nothing_from_other_threads(monkeypatch):
@@ -115,6 +113,17 @@ def test_the_order_ends_with_what_takes_everything_and_is_undone(names):
         assert not torch.backends.cuda.mem_efficient_sdp_enabled()
         functional.scaled_dot_product_attention(q, q, q, attn_mask=mask)
     assert torch.backends.cuda.mem_efficient_sdp_enabled()
+
+
+@pytest.mark.parametrize("set_before", [["efficient", "math"], ["math"], list(KERNELS)])
+def test_where_nothing_was_probed_nothing_is_switched(set_before):
+    q = torch.randn(SHAPE)
+    with sdpa_kernel([KERNELS[name] for name in set_before], set_priority=True):
+        found = switches()
+        with attention_order(()):
+            assert switches() == found
+            functional.scaled_dot_product_attention(q, q, q)
+        assert switches() == found
 
 
 def switches() -> tuple[Any, ...]:

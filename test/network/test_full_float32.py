@@ -168,13 +168,15 @@ def test_the_layers_that_promise_float32_run_in_it(monkeypatch: pytest.MonkeyPat
     watch(functional, "conv2d")
     watch(functional, "linear")
     watch(torch, "addmm")
+    watch(functional, "scaled_dot_product_attention")
     levels = [torch.randn(1, 2, 6, config.width).bfloat16() for _ in range(4)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         lean = head(levels, (2, 3), (28, 42), keep_bins=False).depth
         head(levels, (2, 3), (28, 42))
         camera(torch.randn(1, 3, 7, 2 * config.width).bfloat16())
     inside = [entry for entry in seen if entry[1] == torch.float32]
-    assert {name for name, *_ in inside} == {"conv2d", "linear", "addmm"}
+    products = {"conv2d", "linear", "addmm", "scaled_dot_product_attention"}
+    assert {name for name, *_ in inside} == products
     assert {state for *_, state in inside} == {EXACT}
     assert precisions() == FAST
     assert lean.dtype == torch.float32
