@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from vidllm_ros.cli import doctor, doctor_camera, doctor_machine
 from vidllm_ros.cli.doctor_camera import check_camera, judge
@@ -21,6 +22,7 @@ from vidllm_ros.network.memory_plan import Weights
 from vidllm_ros.streaming import host_memory, loading, memory_probe
 from vidllm_ros.streaming.window_types import WindowSettings
 
+NANO = Path(__file__).parents[2] / "models" / "vidllm-nano"
 IMAGE = "sensor_msgs/msg/Image"
 CAMERA = {
     "node": "camera",
@@ -157,7 +159,7 @@ def test_the_bundled_model_is_well(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model.safetensors").write_bytes(bytes(2**20))
+    save_file({"a": torch.zeros(2**19 - 64, dtype=torch.bfloat16)}, tmp_path / "m.safetensors")
     monkeypatch.setattr("vidllm_ros.network.memory.free_bytes", lambda _: 2**20)
     finding = doctor_machine.check_memory(tmp_path, "cpu")
     assert (finding.level, finding.words) == (
@@ -168,6 +170,31 @@ def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.Monkey
     finding = doctor_machine.check_memory(tmp_path, "cpu")
     assert finding.level is Level.WARN
     assert "window_size" not in finding.fix  # it does not enter the estimate
+
+
+def test_a_host_without_room_on_the_way_to_a_gpu_fails_as_configure_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = [2**30]
+    monkeypatch.setattr(
+        "vidllm_ros.network.memory.free_bytes", lambda d: host[0] if d == "cpu" else 100 << 30
+    )
+    converted = host_memory.vidllm_on_host(NANO, torch.float32)("none")
+    monkeypatch.setattr(doctor_machine, "choose_precision", lambda *_: torch.float32)
+    assert doctor_machine.check_memory(NANO, "cuda").level is Level.OK
+    host[0] = int(converted)  # nine tenths of it are planned with
+    finding, weights = doctor_machine.check_network(NANO, "cuda")
+    assert (finding.what, finding.level) == ("memory", Level.FAIL)
+    assert "of the host's memory to load vidllm-nano through" in finding.words
+    assert finding.fix == "free some, or take a smaller model"
+    assert (weights.what, weights.level) == ("weights", Level.SKIPPED)  # not there either
+    with pytest.raises(ValueError, match="of the host's memory") as refused:
+        loading._load_fitting(
+            NANO, loading.BackendName.VIDLLM, torch.device("cuda"), torch.float32, loading.Fit(32)
+        )
+    assert str(refused.value) == f"{finding.words}; {finding.fix}"
+    monkeypatch.setattr(doctor_machine, "choose_precision", lambda *_: torch.bfloat16)
+    assert doctor_machine.check_memory(NANO, "cuda").level is Level.OK  # stays mapped
 
 
 @pytest.fixture

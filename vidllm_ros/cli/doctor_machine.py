@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vidllm_ros.cli.command import one_sentence
-from vidllm_ros.cli.doctor_findings import Finding, fail, ok, skipped, warn
+from vidllm_ros.cli.doctor_findings import Finding, Level, fail, ok, skipped, warn
 from vidllm_ros.streaming.loading import (
     BUNDLED_MODEL,
     LoadingError,
@@ -102,17 +102,29 @@ def check_network(folder: Path, device: str) -> Iterator[Finding]:
     except (OSError, ValueError) as error:
         yield refusal("weights", error, "copy the folder again")
         return
-    yield check_memory(folder, device)
-    yield check_weights(folder)
+    memory = check_memory(folder, device)
+    yield memory
+    if memory.level is Level.FAIL:
+        yield skipped("weights", f"{folder}: not loaded, as there is no memory for them")
+    else:
+        yield check_weights(folder)
 
 
 def check_memory(folder: Path, device: str) -> Finding:
-    """Hold what the model needs against what is free."""
+    """Hold what the model needs against what is free, on the host on its way to a GPU as well."""
     import torch
 
     from vidllm_ros.network.memory import free_bytes, needed_bytes
+    from vidllm_ros.streaming.host_memory import rungs_with_host_room, vidllm_on_host
+    from vidllm_ros.streaming.memory_probe import AUTO, usable_rungs
 
-    dtype = choose_precision("auto", torch.device(device))
+    where = torch.device(device)
+    dtype = choose_precision("auto", where)
+    try:
+        rungs = usable_rungs(WindowSettings.size, AUTO, where, dtype)
+        rungs_with_host_room(vidllm_on_host(folder, dtype), where, rungs, folder.name)
+    except (OSError, ValueError) as error:  # as configure refuses it
+        return refusal("memory", error, "take a smaller model or another device")
     needed, free = needed_bytes(folder, dtype), free_bytes(device)
     words = f"{needed / 2**20:.0f} MiB needed, {free / 2**20:.0f} MiB free on {device}"
     if needed > free:
@@ -168,7 +180,7 @@ def check_concatenation(folder: Path, device: str) -> Iterator[Finding]:
     try:
         rungs, left_out = rungs_with_host_room(host_bytes, where, rungs, folder.name)
     except ValueError as error:
-        yield fail("memory", one_sentence(error), "take smaller parts or another device")
+        yield refusal("memory", error, "take smaller parts or another device")
         return
     whole_first = where.type == "cpu"  # as the node loads
     plan = plan_memory(account, weights, free_bytes(device), rungs, whole_first=whole_first)
