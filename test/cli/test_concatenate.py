@@ -107,7 +107,7 @@ def test_evaluate_measures_it_under_its_row(
     assert llava(public_parts, out) == 0
     capsys.readouterr()
     cases = cases_of(8)
-    predictor, network = evaluate.open_predictor(out, "", "cpu", cases)
+    predictor, network = evaluate.open_predictor(out, "", "cpu", cases, tmp_path / "run")
     assert predictor.name.startswith("VGGT+LLaVA-3D (scaled) ")
     assert not predictor.name.endswith(")")  # whole: nothing to add
     assert network is None
@@ -126,7 +126,7 @@ def test_evaluate_steps_down_as_the_node_and_says_so(
     assert llava(public_parts, out) == 0
     room_for_half(monkeypatch)
     cases = cases_of(16)
-    predictor, _ = evaluate.open_predictor(out, "", "cpu", cases)
+    predictor, _ = evaluate.open_predictor(out, "", "cpu", cases, tmp_path / "run")
     assert predictor.name.endswith(" (8 frames)")
     assert "memory for 8 frames: needs 9 MiB of 10 MiB" in " ".join(
         capsys.readouterr().err.split()

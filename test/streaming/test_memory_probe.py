@@ -143,6 +143,29 @@ def test_where_nothing_fits_loading_is_refused_with_both_numbers(pretend_free):
         load_backend("vidllm", NANO, "cpu", fit=Fit(32))
 
 
+def test_a_rung_chosen_elsewhere_is_measured_and_taken_or_refused(
+    pretend_free, monkeypatch, windows
+):
+    half = Rung("half_frames", "none", 16, 1.0)
+    chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32, rung=half)).memory
+    assert chosen.rung == half  # though there is room for more
+    assert chosen.step == MemoryStep(0.5, 1.0, 16)
+    assert windows[0] == (8, 1.0)  # measured
+    pretend_free(20)
+    with pytest.raises(LoadingError, match=r"got none: .* of 20 MiB free"):
+        load_backend("vidllm", NANO, "cpu", fit=Fit(32, rung=half))
+    with pytest.raises(LoadingError, match="expected language model in int8, 8 frames, as was ch"):
+        load_backend("vidllm", NANO, "cpu", fit=Fit(32, rung=Rung("half_frames", "int8", 8, 1.0)))
+
+    def run(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    pretend_free(10_000)
+    monkeypatch.setattr(memory_probe, "run_window", run)
+    with pytest.raises(LoadingError, match=r"room for a window of 16 frames, and memory ended"):
+        load_backend("vidllm", NANO, "cpu", fit=Fit(32, rung=half))
+
+
 def test_a_step_fixed_by_hand_is_taken_unmeasured(windows):
     chosen = load_backend("vidllm", NANO, "cpu", fit=Fit(32, "images_75")).memory
     assert (chosen.rung.frames, chosen.rung.shrink) == (8, 0.75)

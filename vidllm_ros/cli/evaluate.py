@@ -14,7 +14,8 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +86,11 @@ def evaluate(
     cases = chosen.load(data, split)
     if scenes:
         cases = cases.first(scenes)
-    measured, network = open_predictor(model, predictor, shard.device, cases)
-    folder = run_folder(out, chosen, cases, measured, data, frames, shard)
+    with in_turn(model, shard):
+        run = out.with_name(f"{out.stem}.predictions")
+        measured, network = open_predictor(model, predictor, shard.device, cases, run)
+        folder = run_folder(run, chosen, cases, measured, data, frames, shard)
+        folder.claim()
     started = time.monotonic()
     predict_share(chosen, cases, measured, folder, shard)
     if shard.count > 1:
@@ -153,14 +157,35 @@ def find_shard() -> Shard:
 
     # Shares end at different times, and the first waits for the last: not for half an hour only.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
-    return Shard(state.process_index, state.num_processes, str(state.device))
+    device = "cpu" if state.device.type == "cpu" else str(state.device)  # of several "cpu:0"
+    return Shard(state.process_index, state.num_processes, device)
 
 
 def wait_for_all() -> None:
-    """Wait until every process has predicted its share."""
+    """Wait until every process is here."""
     from accelerate import PartialState
 
     PartialState().wait_for_everyone()
+
+
+@contextmanager
+def in_turn(model: Path | None, shard: Shard) -> Iterator[None]:
+    """Let the first process open public models in a row before the others do.
+
+    It measures how much memory there is, and its run folder tells the others. None of them
+    predicts before all have found room. Other models are opened side by side.
+    """
+    from vidllm_ros.network.concat_manifest import has_manifest
+
+    if shard.count == 1 or model is None or not has_manifest(model):
+        yield
+        return
+    if not shard.is_main:
+        wait_for_all()
+    yield
+    if shard.is_main:
+        wait_for_all()
+    wait_for_all()
 
 
 def require_model(model: Path | None, predictor: str) -> None:
@@ -186,11 +211,12 @@ def require_model(model: Path | None, predictor: str) -> None:
 
 
 def open_predictor(
-    model: Path | None, predictor: str, device: str, cases: Cases
+    model: Path | None, predictor: str, device: str, cases: Cases, run: Path
 ) -> tuple[Predictor, VidLLM | None]:
     """Return what is measured, and the network where it is one of this project; one is given.
 
-    Public models in a row are loaded as there is memory for the frames of the cases' first scene.
+    Public models in a row are loaded as there is memory for the frames of the cases' first scene,
+    or as the run in its folder was begun.
     """
     from vidllm_ros.evaluation.predictor import load_predictor
 
@@ -204,7 +230,7 @@ def open_predictor(
         from vidllm_ros.cli.evaluate_concatenation import open_concatenation
 
         frames = len(cases.open_scene(cases.scene_ids[0]).frames)
-        return open_concatenation(model, device, frames), None
+        return open_concatenation(model, device, frames, run), None
     network: Any = load_vidllm(model)
     network = network.to(device).eval()
     return VidLLMPredictor(network, f"{model.name} {fingerprint(model)}"), network
@@ -224,7 +250,7 @@ def fingerprint(model: Path) -> str:
 
 
 def run_folder(
-    out: Path,
+    run: Path,
     benchmark: Benchmark,
     cases: Cases,
     predictor: Predictor,
@@ -233,7 +259,7 @@ def run_folder(
     shard: Shard,
 ) -> RunFolder:
     """Return where this run keeps its predictions: beside the report."""
-    from vidllm_ros.evaluation.benchmark_run import RunFolder
+    from vidllm_ros.evaluation.benchmark_run import MEMORY_STEP, RunFolder
 
     identity = {
         "benchmark": benchmark.name,
@@ -243,7 +269,9 @@ def run_folder(
     }
     if benchmark.name == SYNTHROOMS:
         identity["frames"] = str(frames)
-    return RunFolder(out.with_name(f"{out.stem}.predictions"), identity, shard.index)
+    if step := getattr(predictor, "memory_step", ""):
+        identity[MEMORY_STEP] = step
+    return RunFolder(run, identity, shard.index)
 
 
 def predict_share(

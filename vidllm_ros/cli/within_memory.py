@@ -15,13 +15,14 @@ from vidllm_ros.cli.command import note
 from vidllm_ros.streaming.loading import CONCATENATIONS, BackendName, Fit, load_backend
 
 if TYPE_CHECKING:
+    from vidllm_ros.network.memory_plan import Rung
     from vidllm_ros.streaming.backend import ThriftyBackend
     from vidllm_ros.streaming.loading import LoadedBackend
     from vidllm_ros.structures import Frames, Reconstruction
 
 
 def load_within_memory(
-    name: BackendName | str, model: str | Path, device: str, frames: int
+    name: BackendName | str, model: str | Path, device: str, frames: int, rung: Rung | None = None
 ) -> LoadedBackend:
     """Load what computes; of public models in a row no more than there is room for, and say so.
 
@@ -30,14 +31,15 @@ def load_within_memory(
         model: folder of the weights, or the name of a bundled model.
         device: auto, cpu, cuda or cuda:N.
         frames: that are to be computed at once.
+        rung: of the memory ladder, the only one to take; None takes the largest that fits.
 
     Raises:
         LoadingError: it cannot be loaded, or not even the smallest step fits.
     """
-    fit = Fit(frames) if BackendName(name) in CONCATENATIONS else None
+    fit = Fit(frames, rung=rung) if BackendName(name) in CONCATENATIONS else None
     loaded = load_backend(name, model, device, fit=fit)
     if loaded.memory is not None:
-        note(f"memory for {loaded.memory.words}")
+        note(f"memory for {loaded.memory.words}" + (", as the run began" if rung else ""))
     return loaded
 
 

@@ -23,6 +23,8 @@ from vidllm_ros.evaluation.predictor import Predictor
 
 ARRAYS = "arrays"
 RUN_FILE = "run.json"
+MEMORY_STEP = "memory_step"
+"""Where an identity keeps what memory made a run give up; it is left out where that is nothing."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -155,19 +157,16 @@ class RunFolder:
     def own_file(self) -> Path:
         return self.path / f"predictions-{self.process}.jsonl"
 
-    def open(self) -> Predictions:
-        """Return what is there already.
+    def claim(self) -> None:
+        """Make the folder this run's; the first process alone writes down what the run is.
 
         Raises:
-            ValueError: the folder is of another run; says what differs.
+            ValueError: it is another run's; says what differs.
         """
         (self.path / ARRAYS).mkdir(parents=True, exist_ok=True)
         file = self.path / RUN_FILE
         if file.is_file():
-            try:
-                was = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
-                was = {}
+            was = read_identity(self.path)
             if was != dict(self.identity):
                 keys = sorted(
                     k for k in {*was, *self.identity} if was.get(k) != self.identity.get(k)
@@ -181,6 +180,14 @@ class RunFolder:
                 )
         elif self.process == 0:
             write_whole(file, json.dumps(dict(self.identity), indent=1) + "\n")
+
+    def open(self) -> Predictions:
+        """Return what is there already.
+
+        Raises:
+            ValueError: the folder is of another run; says what differs.
+        """
+        self.claim()
         self._drop_torn_end()
         if not list(self.path.glob("predictions*.jsonl")):
             return Predictions({}, self.path)
@@ -214,6 +221,15 @@ class RunFolder:
                 raise OSError(f"{self.own_file}: could not write a whole line; is the disk full?")
         finally:
             os.close(handle)
+
+
+def read_identity(path: Path) -> dict[str, Any]:
+    """Return what the run in a folder is; nothing where none is written down, or torn."""
+    try:
+        was = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return was if isinstance(was, dict) else {}
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from vidllm_ros.network.concat_geometry import VggtGeometry
+    from vidllm_ros.network.memory_plan import Rung
     from vidllm_ros.network.vidllm import VidLLM
     from vidllm_ros.streaming.backend import Backend
     from vidllm_ros.streaming.memory_probe import MemoryChoice
@@ -60,10 +61,13 @@ class Fit:
     Attributes:
         frames: of a window.
         step: of the ladder (network/memory_plan.py), "auto" to measure.
+        rung: that was chosen before, elsewhere: measured whether there is room for it, and for it
+            alone; goes before `step`.
     """
 
     frames: int
     step: str = "auto"
+    rung: Rung | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,11 @@ def _load_fitting(
     from vidllm_ros.streaming.speed import speed_up, window_tokens
 
     transformers_logging.disable_progress_bar()  # a log has lines, not bars
-    rungs = memory_probe.usable_rungs(fit.frames, fit.step, device, dtype)
+    rungs = (
+        memory_probe.usable_rungs(fit.frames, fit.step, device, dtype)
+        if fit.rung is None
+        else memory_probe.rungs_loaded_as(fit.rung, fit.frames, device, dtype)
+    )
     look: Callable[..., memory_prospect.Prospect[Any]] = memory_prospect.vidllm_prospect
     if name in CONCATENATIONS:
         look = memory_prospect.concatenation_prospect
@@ -165,10 +173,12 @@ def _load_fitting(
     plan = memory_probe.plan_loading(prospect, device, rungs, left_out)
     model = prospect.load(plan.rung.quantize)
     geometry = _geometry_of(model, name)
-    tokens = window_tokens(geometry, prospect.size, plan.rung)
+    left, wanted = memory_probe.rungs_left(rungs, plan.rung), fit.step
+    if fit.rung is not None:
+        left, wanted = [fit.rung], memory_probe.AUTO  # measured, as whoever chose it did
+    tokens = window_tokens(geometry, prospect.size, fit.rung or plan.rung)
     speed = speed_up(geometry, device, tokens)  # before memory is measured, which it changes
-    left = memory_probe.rungs_left(rungs, plan.rung)
-    choice = memory_probe.choose_step(prospect, model, device, left, fit.frames, fit.step)
+    choice = memory_probe.choose_step(prospect, model, device, left, fit.frames, wanted)
     chosen = window_tokens(geometry, prospect.size, choice.rung)
     if chosen != tokens:
         speed = speed_up(geometry, device, chosen)

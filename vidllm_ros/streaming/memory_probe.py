@@ -188,6 +188,27 @@ def usable_rungs(
     return [equal]
 
 
+def rungs_loaded_as(
+    rung: Rung, frames: int, device: torch.device, dtype: torch.dtype
+) -> list[Rung]:
+    """Return the rungs whose weights are loaded as those of one that was chosen before.
+
+    Before loading, room for the weights is all that is asked: windows are measured afterwards.
+
+    Args:
+        rung: that was chosen.
+        frames: of a full window.
+        device: where the network will run.
+        dtype: of its weights.
+
+    Raises:
+        ValueError: its language model cannot be quantised here.
+    """
+    if rung.quantize in KINDS and (reason := why_not_quantize(rung.quantize, device, dtype)):
+        raise ValueError(f"memory: expected {rung.words}, as was chosen before: {reason}")
+    return [one for one in ladder(frames, [rung.quantize]) if one.quantize == rung.quantize]
+
+
 def rungs_left(rungs: Sequence[Rung], chosen: Rung) -> list[Rung]:
     """Return what can still be chosen once weights are loaded as a rung says."""
     if len(rungs) == 1:
