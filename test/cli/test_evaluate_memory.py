@@ -9,14 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pretended_memory
 import pytest
+import torch
 from test_evaluate_processes import LAUNCH, QUESTIONS, ROOT, write_four_scenes
 
 from vidllm_ros.cli import evaluate
+from vidllm_ros.cli.evaluate_concatenation import PredictorWithinMemory
 from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
 from vidllm_ros.streaming import memory_probe
 
@@ -98,6 +101,35 @@ def test_a_folder_of_another_model_does_not_say_which_step(
     (tmp_path / "r.predictions" / "run.json").write_text('{"model": "another"}')
     assert run("images_50") == 1
     assert "expected predictions of this run, got others" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["see", "answer"])
+def test_a_scene_that_memory_ends_at_is_named_and_gone_on_with(
+    where: str,
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = getattr(PredictorWithinMemory, where)
+
+    def short(self: PredictorWithinMemory, seen: Any, *more: str, **named: str) -> Any:
+        view = seen if where == "see" else seen.view
+        if view.scene_id == "scene0001_00":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(self, seen, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PredictorWithinMemory, where, short)
+        assert run("full") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "vidllm evaluate: scene0001_00: expected memory on cpu for all of this scene, got less "
+        "(measured for a scene of 1 frames); free memory, or take a smaller model: the same "
+        "command goes on at this scene"
+    )
+    assert predicted(tmp_path) == 2
+    assert run("full") == 0
+    assert predicted(tmp_path) == QUESTIONS
 
 
 def launch(arguments: list[str], steps: str) -> subprocess.CompletedProcess[str]:

@@ -277,7 +277,11 @@ def run_folder(
 def predict_share(
     benchmark: Benchmark, cases: Cases, predictor: Predictor, folder: RunFolder, shard: Shard
 ) -> None:
-    """Predict this process's scenes, with a bar in the first process."""
+    """Predict this process's scenes, with a bar in the first process.
+
+    Raises:
+        ValueError: memory ended at a scene; names it. What was predicted is kept.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -289,6 +293,7 @@ def predict_share(
     )
 
     from vidllm_ros.evaluation.benchmark_run import predict_cases
+    from vidllm_ros.streaming.memory_steps import is_out_of_memory
 
     share = cases.part(shard.index, shard.count)
     columns = (
@@ -303,11 +308,30 @@ def predict_share(
     with Progress(*columns, console=console, disable=not shard.is_main) as progress:
         task = progress.add_task("", total=len(share.scene_ids), done=0)
 
-        def on_scene(count: int) -> None:
-            done = progress.tasks[0].fields["done"] + count
-            progress.update(task, advance=1, done=done)
+        ended: list[int] = []  # cases of each scene that is done
 
-        predict_cases(benchmark, share, predictor, folder, on_scene)
+        def on_scene(count: int) -> None:
+            ended.append(count)
+            progress.update(task, advance=1, done=sum(ended))
+
+        try:
+            predict_cases(benchmark, share, predictor, folder, on_scene)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ValueError(
+                out_of_memory_at(share.scene_ids[len(ended)], predictor, shard.device)
+            ) from error
+
+
+def out_of_memory_at(scene_id: str, predictor: Predictor, device: str) -> str:
+    """Say that memory ended at a scene, for how much it was measured, and what to do."""
+    memory = getattr(predictor, "memory", None)
+    measured = f" (measured for a scene of {memory.full_frames} frames)" if memory else ""
+    return (
+        f"{scene_id}: expected memory on {device} for all of this scene, got less{measured}; free "
+        "memory, or take a smaller model: the same command goes on at this scene"
+    )
 
 
 def finish(

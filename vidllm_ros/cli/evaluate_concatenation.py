@@ -29,7 +29,11 @@ ALL = "all"
 
 
 class PredictorWithinMemory(ConcatenationPredictor):
-    """Put a concatenation through benchmarks, each scene as far as there is memory for it.
+    """Put a concatenation through benchmarks, each scene as the run's step of memory says.
+
+    The step was measured for the first scene, as opening one reads its images. Where it keeps all
+    frames, a longer scene is computed whole and the run may stop there for memory
+    (evaluate.py); where it keeps so many, it is so many of each scene.
 
     Words, boxes and the cloud come from the frames that are computed; depth and poses, which
     benchmarks want of every frame, are refused where some are not.

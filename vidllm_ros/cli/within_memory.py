@@ -44,7 +44,10 @@ def load_within_memory(
 
 
 def reconstruct_within_memory(loaded: LoadedBackend, frames: Frames) -> Reconstruction:
-    """Reconstruct frames, or what there is room for: the first and the last are among it."""
+    """Reconstruct frames as the step chosen at loading says; first and last are among them.
+
+    More frames than were measured then are computed whole where the step keeps them all.
+    """
     if loaded.memory is None:
         return loaded.backend.reconstruct(frames)
     from vidllm_ros.streaming.memory_steps import thin_frames
