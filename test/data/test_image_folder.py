@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import cv2
@@ -69,6 +70,47 @@ def test_a_photo_that_is_turned_when_decoded_counts_as_turned(tmp_path: Path) ->
         next(iterate_frames(tmp_path))
     write(tmp_path / "2.jpg", (48, 64), orientation=6)
     assert [frame.rgb.shape for frame in iterate_frames(tmp_path)] == [(48, 64, 3)] * 2
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_every_kind_that_is_turned_when_decoded_counts_as_decoded(
+    tmp_path: Path, suffix: str
+) -> None:
+    turned = write(tmp_path / f"2.{suffix}", SIZE, orientation=6)
+    decoded = image_folder.decode_image(turned.read_bytes(), "")
+    assert decoded.shape == (64, 48, 3)
+    assert header_size(turned) == ((48, 64) if suffix == "jpg" else None)
+    write(tmp_path / f"1.{suffix}")
+    with pytest.raises(ValueError, match=rf"2\.{suffix}: expected 64 x 48 px .* got 48 x 64"):
+        next(iterate_frames(tmp_path))
+    write(tmp_path / f"1.{suffix}", (48, 64))
+    assert [frame.rgb.shape for frame in iterate_frames(tmp_path)] == [(64, 48, 3)] * 2
+    assert header_size(write(tmp_path / f"3.{suffix}", SIZE, orientation=3)) == SIZE
+
+
+def test_exif_behind_the_pixels_of_a_png_is_found(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.png", SIZE, orientation=6)
+    coded = file.read_bytes()
+    at = coded.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(coded[at : at + 4], "big")
+    iend = len(coded) - 12
+    file.write_bytes(coded[:at] + coded[end:iend] + coded[at:end] + coded[iend:])
+    assert image_folder.decode_image(file.read_bytes(), "").shape == (64, 48, 3)
+    assert header_size(file) is None
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize(
+    "torn",
+    [b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01", b"Exif\0\0MM\0*", b"Exif\0\0junkjunk"],
+)
+def test_a_torn_exif_is_passed_over_in_silence(tmp_path: Path, suffix: str, torn: bytes) -> None:
+    file = tmp_path / f"a.{suffix}"
+    Image.new("RGB", SIZE).save(file, exif=torn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert header_size(file) in (SIZE, None)
+    assert next(iterate_frames(tmp_path)).rgb.shape == (48, 64, 3)
 
 
 def test_a_header_nobody_knows_is_left_to_the_decoder(tmp_path: Path) -> None:

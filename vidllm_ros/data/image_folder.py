@@ -8,7 +8,10 @@ is refused before its first frame. Next: seven_scenes.py, which reads the depth 
 
 from __future__ import annotations
 
+import os
 import re
+import struct
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from vidllm_ros.data.frame_source import (
     FIRST_STAMP_NS,
@@ -31,6 +35,7 @@ FOLDER_RATE_HZ = 10.0
 NUMBERED_RATE_HZ = 30.0  # frame-000005.color.jpg: the numbers count a depth camera's frames
 EARLIEST_CLOCK_S = 1e8  # 1973; a number in a name below it is a counter, not a time
 EXIF_ORIENTATION = 0x0112
+JPEGS = ("JPEG", "MPO")
 SIDEWAYS = (5, 6, 7, 8)  # turned by 90 degrees when decoded
 Size = tuple[int, int]
 
@@ -123,13 +128,46 @@ def one_size(files: Sequence[Path]) -> Size:
 def header_size(file: Path) -> Size | None:
     """Read width and height, px, as decoded, from an image's first bytes; None if unclear."""
     try:
-        with Image.open(file) as image:
-            width, height = image.size
-            is_jpeg = image.format in ("JPEG", "MPO")  # of others the whole file would be read
-            is_turned = is_jpeg and image.getexif().get(EXIF_ORIENTATION, 1) in SIDEWAYS
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a torn EXIF is no EXIF, here as for the decoder
+            with Image.open(file) as image:
+                is_turned = _orientation(image, file) in SIDEWAYS
+                size, kind = image.size, image.format
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
         return None
-    return (height, width) if is_turned else (width, height)
+    if not is_turned:
+        return size
+    # OpenCV 5 turns PNG, WebP and TIFF too, older ones not all: the decoder itself is asked.
+    return (size[1], size[0]) if kind in JPEGS else None
+
+
+def _orientation(image: Image.Image, file: Path) -> int:
+    """Return what EXIF says of an image that is open, 1 to 8; its pixels are not read.
+
+    Pillow's getexif() would read a PNG whole, and takes XMP's word where OpenCV does not.
+    """
+    if isinstance(image, TiffImageFile):
+        return int(image.tag_v2.get(EXIF_ORIENTATION, 1))
+    coded = image.info.get("exif")
+    if coded is None and image.format == "PNG":
+        coded = _exif_of_png(file)
+    if not coded:
+        return 1
+    exif = Image.Exif()
+    exif.load(coded)
+    return int(exif.get(EXIF_ORIENTATION, 1))
+
+
+def _exif_of_png(file: Path) -> bytes:
+    """Return the chunk eXIf, which may lie behind the pixels; empty where there is none."""
+    with file.open("rb", buffering=0) as png:
+        png.seek(8)
+        while len(head := png.read(8)) == 8:
+            length, kind = int.from_bytes(head[:4], "big"), head[4:]
+            if kind == b"eXIf":
+                return png.read(length)
+            png.seek(length + 4, os.SEEK_CUR)
+    return b""
 
 
 def size_of(rgb: NDArray[np.uint8]) -> Size:
