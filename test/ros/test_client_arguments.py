@@ -83,6 +83,13 @@ def test_a_folder_or_another_file_is_no_npz(tmp_path: Path) -> None:
         ("node", ["--ros-args", "--params-file", "/nope.yaml"], "'--params-file /nope.yaml'", 1),
         ("ask", ["why?", "--service", "bad name"], "must not contain characters other than", 1),
         ("record", ["--out", "{here}", "--node", "bad name"], "Invalid topic name: topic name", 1),
+        ("ask", ["--save-map", "a.ply", "--node", "bad name"], "must not contain", 1),
+        (
+            "play",
+            ["{here}/a.npz", "--ros-args", "-r", f"image:={'a' * 300}"],
+            "topic length should not",
+            1,
+        ),
         ("inspect", ["--image", "bad name"], "must not contain characters other than", 1),
         ("play", ["{here}/none.npz"], "frames: expected at least one, got none in", 1),
         ("record", ["--out", "{here}", "--duration", "0.2"], "nobody publishes /vidllm/status", 3),
@@ -92,6 +99,7 @@ def test_what_ros_or_the_file_refuses_is_one_sentence(
     client: str, words: list[str], says: str, code: int, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "none.npz", images=RGB[:0], stamps_ns=[])
+    np.savez(tmp_path / "a.npz", images=RGB, stamps_ns=[1, 2, 3])
     command = [sys.executable, "-m", f"vidllm_ros.ros.{client}"]
     command += [word.format(here=tmp_path) for word in words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -101,6 +109,28 @@ def test_what_ros_or_the_file_refuses_is_one_sentence(
     assert last.startswith(f"{client}: ")
     assert says in last
     assert ".c:" not in last  # where in rcl's source helps nobody
+
+
+FAULT = """
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import Node
+from vidllm_ros.ros.process import SpinningThread, ros_context
+with ros_context(["client"]):
+    node = Node("faulty")
+    {spin}raise rclpy_implementation.RCLError("failed to publish, at /src/a.c:7")
+"""
+
+
+@pytest.mark.parametrize(
+    ("spin", "is_traced"), [("", False), ("with SpinningThread(node): ", True)]
+)
+def test_what_rcl_raises_later_is_a_fault_with_its_traceback(spin: str, is_traced: bool) -> None:
+    command = [sys.executable, "-c", FAULT.format(spin=spin)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert ("Traceback" in done.stderr) == is_traced
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith("publish, at /src/a.c:7" if is_traced else "client: failed to publish")
 
 
 def test_a_maps_path_is_meant_from_where_the_client_runs(

@@ -19,7 +19,7 @@ from rclpy.node import Node
 
 from vidllm_ros.msg import GroundedObject
 from vidllm_ros.ros import topics
-from vidllm_ros.ros.process import SpinningThread, ros_context
+from vidllm_ros.ros.process import SpinningThread, refused_arguments, ros_context
 from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.stamps import stamp_to_ns
 from vidllm_ros.srv import Ask, SaveMap
@@ -116,7 +116,8 @@ def ask_until(client: ServiceClient, question: str, options: argparse.Namespace)
 
 
 def _ask_all(node: Node, options: argparse.Namespace) -> int:
-    client = ServiceClient(node, topics.ASK, options.service)
+    with refused_arguments("ask"):
+        client = ServiceClient(node, topics.ASK, options.service)
     all_well = True
     for question in options.questions:
         answer = ask_until(client, question, options)
@@ -138,7 +139,8 @@ def _in_words(answer: dict[str, Any]) -> str:
 
 def _save_map(node: Node, options: argparse.Namespace) -> int:
     name = topics.SAVE_MAP.name.replace("~", options.node)
-    client = ServiceClient(node, topics.SAVE_MAP, name)
+    with refused_arguments("ask"):
+        client = ServiceClient(node, topics.SAVE_MAP, name)
     path = str(Path(options.save_map).expanduser().absolute())  # as the node wants it
     reply = client.call(SaveMap.Request(path=path), options.timeout)
     fields = reply.get_fields_and_field_types()

@@ -29,7 +29,7 @@ from vidllm_ros.ros.conversions import cloud_to_msg, image_from_rgb, rgb_from_im
 from vidllm_ros.ros.engine import session_settings
 from vidllm_ros.ros.frame_stream import CameraFrame, load_frames
 from vidllm_ros.ros.parameters import NodeParameters
-from vidllm_ros.ros.process import ros_context
+from vidllm_ros.ros.process import end_construction, ros_context
 from vidllm_ros.ros.publishers import Outputs, StatusFacts
 from vidllm_ros.ros.stamps import header
 from vidllm_ros.streaming.loading import choose_device
@@ -252,6 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ros_context(sys.argv if argv is None else ["bench", *argv]) as arguments:
         options = _options(arguments[1:])
         node = LifecycleNode("vidllm")
+        end_construction()
         try:
             print(json.dumps(measure(node, options)), flush=True)
         finally:

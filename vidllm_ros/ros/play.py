@@ -32,7 +32,7 @@ from vidllm_ros.ros.conversions import (
 )
 from vidllm_ros.ros.dds_profile import profile_environment
 from vidllm_ros.ros.frame_stream import CameraFrame, load_frames, read_stream
-from vidllm_ros.ros.process import SpinningThread, ros_context, stop_event
+from vidllm_ros.ros.process import SpinningThread, refused_arguments, ros_context, stop_event
 from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.stamps import header
 
@@ -130,7 +130,8 @@ def play(node: Node, options: argparse.Namespace, stop: threading.Event) -> int:
     if not first:
         raise ValueError(f"frames: expected at least one, got none in {options.frames}")
     has_depth = any(frame.depth is not None for frame in first)
-    player = ImagePlayer(node, options.transport, has_depth)
+    with refused_arguments("play"):
+        player = ImagePlayer(node, options.transport, has_depth)
     if not player.wait_for_listener(options.wait, stop):
         if stop.is_set():
             return 0

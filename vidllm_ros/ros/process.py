@@ -31,6 +31,7 @@ _OF_THE_ARGUMENTS = (
     rclpy_implementation.UnknownROSArgsError,
     NameValidationException,
 )
+_is_constructed = threading.Event()
 LEAVE_S = 3.0
 """Longest wait for a spin to return; at once on a free machine, where no callback hangs."""
 
@@ -58,20 +59,46 @@ def stop_event() -> Iterator[threading.Event]:
 def ros_context(argv: Sequence[str]) -> Iterator[list[str]]:
     """Start rclpy without its signal handlers; yield the arguments that are not ROS's own.
 
-    A rule ROS cannot read, or a name it does not allow, ends the process with 1 and one sentence;
-    with VIDLLM_TRACEBACK=1 in the environment with the traceback.
+    What rcl raises up to `end_construction`, which a SpinningThread calls, is taken to be of the
+    arguments, see `refused_arguments`; what it raises later is a fault and keeps its traceback.
+    """
+    name = Path(argv[0]).stem
+    _is_constructed.clear()
+    with refused_arguments(name):
+        rclpy.init(args=list(argv), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        yield list(remove_ros_args(list(argv)))
+    except _OF_THE_ARGUMENTS as error:
+        if _is_constructed.is_set():
+            raise
+        with refused_arguments(name):
+            raise error
+    finally:
+        try_shutdown()
+
+
+@contextlib.contextmanager
+def refused_arguments(name: str) -> Iterator[None]:
+    """End the process with 1 and one sentence for a rule or a name that ROS does not allow.
+
+    With VIDLLM_TRACEBACK=1 in the environment with the traceback. For what is made of the
+    arguments: nodes and their topics.
+
+    Args:
+        name: of the program, which the sentence begins with.
     """
     try:
-        rclpy.init(args=list(argv), signal_handler_options=SignalHandlerOptions.NO)
-        try:
-            yield list(remove_ros_args(list(argv)))
-        finally:
-            try_shutdown()
+        yield
     except _OF_THE_ARGUMENTS as error:
         if os.environ.get("VIDLLM_TRACEBACK"):
             raise
-        print(f"{Path(argv[0]).stem}: {_sentence(error)}", file=sys.stderr)
+        print(f"{name}: {_sentence(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def end_construction() -> None:
+    """Say that ROS has taken the arguments; see `ros_context`."""
+    _is_constructed.set()
 
 
 def _sentence(error: Exception) -> str:
@@ -104,6 +131,7 @@ class SpinningThread:
         self._thread = threading.Thread(target=self._spin, name="executor", daemon=True)
 
     def __enter__(self) -> SpinningThread:
+        end_construction()
         self._thread.start()
         return self
 
