@@ -28,6 +28,9 @@ RGB = np.zeros((3, 4, 6, 3), np.uint8)
         (play, ["a.npz", "--speed", "0"], "--speed: expected above 0, got 0"),
         (play, ["a.npz", "--rate", "-1"], "--rate: expected 0 or above, got -1"),
         (play, ["a.npz", "--loop", "-1"], "--loop: expected 0 or above, got -1"),
+        (play, ["a.npz", "--rest", "-0.5"], "--rest: expected 0 or above, got -0.5"),
+        (play, ["a.npz", "--rest", "nan"], "--rest: expected 0 or above, got nan"),
+        (play, ["a.npz", "--log", "{here}"], "--log: expected a file, got the folder"),
         (play, ["a.npz", "--log", "/no/such/log"], "--log: expected a file in a folder that"),
         (record, ["--out", "{here}/file"], "--out: expected a folder to write to, got"),
         (record, ["--out", "{here}/file/below"], "--out: expected a folder to write to, got"),
@@ -58,6 +61,9 @@ def test_options_are_refused_before_anything_is_done(
         ({"K": np.eye(2)}, r"K: expected shape \(3, 3\), got \(2, 2\)"),
         ({"K": np.ones((2, 3, 3))}, r"K: expected shape \(3, 3, 3\), got \(2, 3, 3\)"),
         ({"depth": np.ones((2, 4, 6))}, r"depth: expected shape \(3, any, any\), got \(2, 4, 6"),
+        ({"depth": np.ones((3, 4, 6), np.uint16)}, r"depth: expected floats, m, .* got uint16"),
+        ({"depth": np.ones((3, 0, 6))}, r"of one pixel or more, got float64 \(3, 0, 6\)"),
+        ({"stamps_ns": [1.0, 2.5, 3.0]}, "stamps_ns: expected integers, got float64"),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(

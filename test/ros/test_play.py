@@ -78,6 +78,7 @@ def test_stream_round_trip() -> None:
     [
         (b"hello\n", "expected a JSON header"),
         (b'{"stamp_ns": 1, "height": 2}\n', "expected a JSON header"),
+        (b'{"stamp_ns": 1.5, "height": 2, "width": 3}\n', "expected a JSON header"),
         (b'{"stamp_ns": 1, "height": 2, "width": 3}\n1234', "expected 18 bytes of RGB, got 4"),
     ],
 )

@@ -32,7 +32,7 @@ class CameraFrame:
         rgb: (H, W, 3), uint8.
         frame_id: optical frame.
         K: (3, 3), px, or None for an uncalibrated camera.
-        depth: (H, W), m, NaN where unknown, or None.
+        depth: of the same view in any size, (h, w), m, NaN where unknown, or None.
     """
 
     stamp_ns: int
@@ -72,6 +72,8 @@ def _frames_of(arrays: dict[str, NDArray[np.generic]]) -> list[CameraFrame]:
         raise ValueError(f"images: expected uint8, got {images.dtype}")
     images = np.asarray(images, np.uint8)
     check_shape("stamps_ns", stamps, (len(images),))
+    if len(stamps) and not np.issubdtype(stamps.dtype, np.integer):
+        raise ValueError(f"stamps_ns: expected integers, got {stamps.dtype}")
     frame_id = str(arrays["frame_id"]) if "frame_id" in arrays else DEFAULT_FRAME_ID
     intrinsics: list[NDArray[np.float64] | None] = [None] * len(images)
     if "K" in arrays:
@@ -80,8 +82,13 @@ def _frames_of(arrays: dict[str, NDArray[np.generic]]) -> list[CameraFrame]:
         intrinsics = list(K)
     depths: list[NDArray[np.float32] | None] = [None] * len(images)
     if "depth" in arrays:
-        check_shape("depth", arrays["depth"], (len(images), None, None))
-        depths = list(np.asarray(arrays["depth"], np.float32))
+        depth = arrays["depth"]
+        check_shape("depth", depth, (len(images), None, None))
+        if not np.issubdtype(depth.dtype, np.floating) or not all(depth.shape[1:]):
+            raise ValueError(
+                f"depth: expected floats, m, of one pixel or more, got {depth.dtype} {depth.shape}"
+            )
+        depths = list(np.asarray(depth, np.float32))
     return [
         CameraFrame(int(stamp), rgb, frame_id, K, depth)
         for stamp, rgb, K, depth in zip(stamps, images, intrinsics, depths, strict=True)
@@ -98,7 +105,9 @@ def read_stream(pipe: BinaryIO) -> Iterator[CameraFrame]:
         try:
             head = json.loads(line)
             height, width = int(head["height"]), int(head["width"])
-            stamp_ns, K = int(head["stamp_ns"]), head.get("K")
+            stamp_ns, K = head["stamp_ns"], head.get("K")
+            if type(stamp_ns) is not int:
+                raise TypeError("stamp_ns")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"stream: expected a JSON header, got {line[:80]!r}") from error
         pixels = pipe.read(height * width * 3)

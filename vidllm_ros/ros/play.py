@@ -177,12 +177,16 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(list(argv))
     if not options.speed > 0:
         parser.error(f"--speed: expected above 0, got {options.speed:g}")
-    for name in ("rate", "loop", "wait", "hold"):
+    for name in ("rate", "loop", "rest", "wait", "hold"):
         value = getattr(options, name)
-        if not value >= 0:
+        if value is not None and not value >= 0:
             parser.error(f"--{name}: expected 0 or above, got {value:g}")
-    if options.log and not Path(options.log).absolute().parent.is_dir():
-        parser.error(f"--log: expected a file in a folder that exists, got {options.log}")
+    if options.log:  # now, not after everything was played
+        log = Path(options.log).absolute()
+        if not log.parent.is_dir():
+            parser.error(f"--log: expected a file in a folder that exists, got {options.log}")
+        if log.is_dir():
+            parser.error(f"--log: expected a file, got the folder {options.log}")
     return options
 
 
