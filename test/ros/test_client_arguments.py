@@ -139,6 +139,28 @@ def test_what_rcl_raises_later_is_a_fault_with_its_traceback(spin: str, is_trace
     assert last.endswith("publish, at /src/a.c:7" if is_traced else "client: failed to publish")
 
 
+FAILED_SPIN = """
+from vidllm_ros.ros import record
+class Failed(record.SpinningThread):
+    def __enter__(self):
+        self.failed = RuntimeError("mine")
+        return super().__enter__()
+record.SpinningThread = Failed
+raise SystemExit(record.main(["--out", "{here}", "--duration", "0.2"]))
+"""
+
+
+def test_a_recorder_whose_executor_failed_says_so_and_not_that_nobody_publishes(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", FAILED_SPIN.format(here=tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "record: stopped early: RuntimeError('mine')"
+    assert "nobody publishes" not in done.stderr
+    assert (tmp_path / "record.json").is_file()
+
+
 def test_a_maps_path_is_meant_from_where_the_client_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -210,14 +210,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed = spinning.failed
         count = recorder.write(options.out)
         print(f"record: {count} windows in {options.out}", file=sys.stderr)
+        if failed is not None:
+            print(f"record: stopped early: {failed!r}", file=sys.stderr)
+            return 1
         topic = node.resolve_topic_name(topics.STATUS.name.replace("~", options.node))
         if recorder.last_message is None and not node.count_publishers(topic):
             words = f"record: nobody publishes {topic}; is the node active, in this namespace?"
             print(words, file=sys.stderr)
             return NOBODY_PUBLISHES
-        if failed is not None:
-            print(f"record: stopped early: {failed!r}", file=sys.stderr)
-        return 1 if failed is not None else 0
+        return 0
 
 
 if __name__ == "__main__":
