@@ -70,6 +70,17 @@ def test_it_is_said_at_each_configure_also_where_that_fails(start: Callable[...,
     assert len(complaints(harness)) == 2
 
 
+def test_names_that_only_begin_as_those_of_ros_are_said(start: Callable[..., Any]) -> None:
+    harness = start(use_sim_times=True, qos_overrides=1)
+    harness.wait_active()
+    lines = complaints(harness)
+    assert len(lines) == 2
+    assert lines[0].startswith(f"configure: parameter 'qos_overrides': {NOT_KNOWN}; ")
+    assert lines[1] == (
+        f"configure: parameter 'use_sim_times': {NOT_KNOWN}; did you mean use_sim_time?"
+    )
+
+
 def test_names_of_ros_itself_are_left_alone(start: Callable[..., Any]) -> None:
     names = {
         "use_sim_time": True,

@@ -34,8 +34,9 @@ from vidllm_ros.ros.parameters import (
     specs,
 )
 
-ROS_OWN = ("qos_overrides.", "use_sim_time", "start_type_description_service")
-"""Beginnings of names that ROS declares where it needs them, some as late as at activate."""
+ROS_OWN = ("use_sim_time", "start_type_description_service")
+ROS_OWN_PREFIX = "qos_overrides."
+"""Names that ROS declares where it needs them, some as late as at activate."""
 
 
 def unknown_parameter(name: str, known: Iterable[str], node_name: str) -> str:
@@ -107,7 +108,7 @@ class ParameterServer:
         return [
             unknown_parameter(name, known, full_name)
             for name in given
-            if not name.startswith(ROS_OWN)
+            if name not in ROS_OWN and not name.startswith(ROS_OWN_PREFIX)
         ]
 
     def _declare(self, name: str, default: Value) -> Value:
