@@ -299,6 +299,20 @@ def test_a_wrong_model_has_one_cause_and_one_fix(
     assert "memory" not in {line["what"] for line in lines}  # of nothing
 
 
+@pytest.mark.parametrize(
+    ("sentence", "words", "fix"),
+    [
+        ("model: expected a, got b; take c", "model: expected a, got b", "take c"),
+        ("a: got size 1; 2; copy it again", "a: got size 1; 2", "copy it again"),
+        ("storage has 1 byte; expected 2", "storage has 1 byte; expected 2", "name another"),
+        ("no weights", "no weights", "name another"),
+    ],
+)
+def test_a_fix_is_cut_off_only_where_there_is_one(sentence: str, words: str, fix: str) -> None:
+    finding = doctor_machine.refusal("weights", RuntimeError(sentence), "name another")
+    assert (finding.words, finding.fix) == (words, fix)
+
+
 @pytest.mark.parametrize(("code", "level"), [("pass", "ok"), ("import no_such_numpy", "warn")])
 def test_cv_bridge_is_tried_in_a_process_of_its_own(
     monkeypatch: pytest.MonkeyPatch, code: str, level: str

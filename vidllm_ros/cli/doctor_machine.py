@@ -25,6 +25,10 @@ from vidllm_ros.streaming.loading import (
 )
 from vidllm_ros.streaming.window_types import WindowSettings
 
+FIXES_BEGIN = (
+    *("check", "choose", "copy", "download", "free", "give", "install", "name", "pip", "run"),
+    *("set", "take", "use", "write", "`vidllm"),
+)
 _IMPORT_S = 60.0
 _CV_BRIDGE = """
 import numpy as np
@@ -64,9 +68,16 @@ def check_machine(model: Path | None, device: str) -> Iterator[Finding]:
 
 
 def refusal(what: str, error: Exception, fix: str) -> Finding:
-    """Fail for the cause an error names, with the fix its sentence ends in, else with this one."""
-    words, mark, own_fix = one_sentence(error).rpartition("; ")
-    return fail(what, words, own_fix) if mark else fail(what, own_fix, fix)
+    """Fail for the cause an error names, with the fix its sentence ends in, else with this one.
+
+    What follows the last semicolon may be of the cause, as other libraries put it: it is a fix
+    where it says to do something.
+    """
+    sentence = one_sentence(error)
+    words, mark, own_fix = sentence.rpartition("; ")
+    if mark and own_fix.split(" ")[0] in FIXES_BEGIN:
+        return fail(what, words, own_fix)
+    return fail(what, sentence, fix)
 
 
 def check_torch() -> Finding:
