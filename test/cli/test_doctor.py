@@ -19,7 +19,7 @@ from vidllm_ros.network import concat_account, full_float32
 from vidllm_ros.network.concat_account import ConcatenationAccount
 from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
 from vidllm_ros.network.memory_plan import Weights
-from vidllm_ros.streaming import host_memory, loading, memory_probe
+from vidllm_ros.streaming import host_memory, loading, memory_rungs, model_folders
 from vidllm_ros.streaming.window_types import WindowSettings
 
 NANO = Path(__file__).parents[2] / "models" / "vidllm-nano"
@@ -241,15 +241,15 @@ def test_public_models_that_fit_only_with_a_quantised_language_model_pass(
     monkeypatch.setattr(
         "vidllm_ros.network.memory.free_bytes", lambda d: host[0] if d == "cpu" else 170 << 20
     )
-    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "")
+    monkeypatch.setattr(memory_rungs, "why_not_quantize", lambda *_: "")
     finding = next(iter(doctor_machine.check_concatenation(public_models, "cuda")))
     assert finding.level is Level.OK
     size = WindowSettings.size
     assert finding.words.startswith(f"language model in int8, {size} frames: needs 146 MiB")
-    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "expected torchao")
+    monkeypatch.setattr(memory_rungs, "why_not_quantize", lambda *_: "expected torchao")
     finding = next(iter(doctor_machine.check_concatenation(public_models, "cuda")))
     assert finding.level is Level.FAIL
-    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "")
+    monkeypatch.setattr(memory_rungs, "why_not_quantize", lambda *_: "")
     host[0] = 170 << 20  # not for a model that is converted there whole
     monkeypatch.setattr(host_memory, "concatenation_on_host", lambda *_: lambda kind: 200 << 20)
     finding = next(iter(doctor_machine.check_concatenation(public_models, "cuda")))
@@ -270,7 +270,7 @@ def test_a_public_model_that_is_not_there_is_named(
 
 
 def test_weights_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "bundled_folders", list)
+    monkeypatch.setattr(model_folders, "bundled_folders", list)
     findings = doctor_machine.check_machine(None, "cpu")
     fix = next(finding.fix for finding in findings if finding.what == "weights")
     assert fix == "check out models/ again, or copy it whole"

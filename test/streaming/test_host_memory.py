@@ -13,7 +13,7 @@ import torch
 from vidllm_ros.network import acceleration, memory
 from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
 from vidllm_ros.network.memory_plan import Rung, Weights, ladder
-from vidllm_ros.streaming import loading, memory_probe, memory_prospect
+from vidllm_ros.streaming import loading, memory_probe, memory_prospect, memory_rungs
 from vidllm_ros.streaming.host_memory import (
     concatenation_on_host,
     rungs_with_host_room,
@@ -127,7 +127,7 @@ def gpu_row(
 
     monkeypatch.setattr(memory_prospect, "concatenation_prospect", look)
     monkeypatch.setattr(memory_probe, "choose_step", first)
-    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "")
+    monkeypatch.setattr(memory_rungs, "why_not_quantize", lambda *_: "")
     monkeypatch.setattr(acceleration, "usual_acceleration", lambda _: acceleration.Acceleration())
     return tmp_path / "row", asked, look_at(tmp_path / "row", CPU, torch.float32).weights
 

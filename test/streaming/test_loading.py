@@ -18,16 +18,14 @@ import torch
 from vidllm_ros.network import acceleration, full_float32, memory
 from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manifest
 from vidllm_ros.network.concatenation import Concatenation
-from vidllm_ros.streaming import loading
+from vidllm_ros.streaming import loading, model_folders
 from vidllm_ros.streaming.backend import StandInBackend
-from vidllm_ros.streaming.loading import (
-    Fit,
+from vidllm_ros.streaming.loading import Fit, choose_device, choose_precision, load_backend
+from vidllm_ros.streaming.model_folders import (
+    BUNDLED_MODEL,
     LoadingError,
     bundled_folders,
-    choose_device,
-    choose_precision,
     find_model,
-    load_backend,
 )
 from vidllm_ros.structures import Frames
 
@@ -37,7 +35,7 @@ def test_a_model_is_found_by_path_and_by_name(
 ) -> None:
     (tmp_path / "tiny").mkdir()
     assert find_model(tmp_path / "tiny") == tmp_path / "tiny"
-    monkeypatch.setattr(loading, "bundled_folders", lambda: [tmp_path])
+    monkeypatch.setattr(model_folders, "bundled_folders", lambda: [tmp_path])
     assert find_model("tiny") == tmp_path / "tiny"
 
 
@@ -48,7 +46,7 @@ def test_a_model_is_found_by_path_and_by_name(
         ("~no_such_user/a", "'~no_such_user/a', which does not exist in {here}; name a folder"),
         ("no/such", "'no/such', which does not exist in {here}; name a folder that save_p"),
         ("large", "'large', which is neither bundled (tiny) nor a folder in {here}; name"),
-        (loading.BUNDLED_MODEL, "which the package lacks; check out models/ again"),
+        (BUNDLED_MODEL, "which the package lacks; check out models/ again"),
         ("{here}/file", "which is a file; name the folder it is in"),
         ("file", "which is a file; name the folder it is in"),
     ],
@@ -59,7 +57,7 @@ def test_a_model_that_is_not_found_has_one_cause_and_one_fix(
     (tmp_path / "bundled" / "tiny").mkdir(parents=True)
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, "bundled_folders", lambda: [tmp_path / "bundled"])
+    monkeypatch.setattr(model_folders, "bundled_folders", lambda: [tmp_path / "bundled"])
     with pytest.raises(LoadingError) as caught:
         find_model(model.format(here=tmp_path))
     words = str(caught.value)
@@ -71,7 +69,7 @@ def test_a_model_that_is_not_found_has_one_cause_and_one_fix(
 def test_bundled_models_lie_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
     assert bundled_folders() == [Path(__file__).resolve().parents[2] / "models"]
-    assert find_model(loading.BUNDLED_MODEL).joinpath("config.json").is_file()
+    assert find_model(BUNDLED_MODEL).joinpath("config.json").is_file()
 
 
 def test_an_installed_model_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +152,7 @@ def test_a_damaged_file_is_said_in_words_on_both_ways_of_loading(
     tmp_path: Path, pattern: str, damage: Callable[[Path], None], words: str, fit: Fit | None
 ) -> None:
     folder = tmp_path / "nano"
-    shutil.copytree(find_model(loading.BUNDLED_MODEL), folder)
+    shutil.copytree(find_model(BUNDLED_MODEL), folder)
     damage(sorted(folder.glob(pattern))[0])
     with pytest.raises(LoadingError, match=f"^model: .*{words}"):
         load_backend("vidllm", folder, "cpu", fit=fit)
@@ -213,7 +211,7 @@ def test_a_folder_of_another_backend_names_its_own(public_parts: Path, tmp_path:
         with pytest.raises(LoadingError, match="set backend to vggt_vlm"):
             load_backend(name, folder, "cpu")
     with pytest.raises(LoadingError, match="vidllm concatenate"):
-        load_backend("vggt_vlm", loading.BUNDLED_MODEL, "cpu")
+        load_backend("vggt_vlm", BUNDLED_MODEL, "cpu")
 
 
 def test_a_concatenation_without_memory_or_a_part_is_refused(
@@ -232,8 +230,8 @@ def test_a_gpu_asks_for_a_torch_that_keeps_float32(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(full_float32, "why_not_full_float32", lambda: "expected it newer; do so")
     monkeypatch.setattr(loading, "choose_device", torch.device)
     with pytest.raises(LoadingError, match=r"^torch: expected it newer; do so$"):
-        load_backend("vidllm", loading.BUNDLED_MODEL, "cuda:1")
-    assert load_backend("vidllm", loading.BUNDLED_MODEL, "cpu").device == "cpu"
+        load_backend("vidllm", BUNDLED_MODEL, "cuda:1")
+    assert load_backend("vidllm", BUNDLED_MODEL, "cpu").device == "cpu"
 
 
 @pytest.mark.parametrize("fit", [None, Fit(8)])
@@ -246,7 +244,7 @@ def test_what_is_fast_on_a_gpu_is_switched_on_at_loading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same function as the bench's; a GPU's choice is pretended on the CPU."""
-    model: Path | str = loading.BUNDLED_MODEL
+    model: Path | str = BUNDLED_MODEL
     if kind != "vidllm":
         model = concatenation(public_parts, tmp_path)
 

@@ -17,11 +17,12 @@ from vidllm_ros.network.concat_manifest import Manifest, PartPlace, write_manife
 from vidllm_ros.network.concat_vlm import VlmTalker
 from vidllm_ros.network.concatenation import Concatenation
 from vidllm_ros.network.memory_plan import Rung
-from vidllm_ros.streaming import memory_probe
-from vidllm_ros.streaming.loading import Fit, LoadingError, load_backend
+from vidllm_ros.streaming import memory_probe, memory_rungs
+from vidllm_ros.streaming.loading import Fit, load_backend
 from vidllm_ros.streaming.memory_probe import Trial
 from vidllm_ros.streaming.memory_prospect import concatenation_prospect
 from vidllm_ros.streaming.memory_steps import MemoryStep
+from vidllm_ros.streaming.model_folders import LoadingError
 from vidllm_ros.streaming.session import Session, SessionSettings
 from vidllm_ros.streaming.window import WindowSettings
 from vidllm_ros.structures import Frames
@@ -34,7 +35,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def without_torchao(monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "expected torchao, found none; pip install torchao"
-    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: reason)
+    monkeypatch.setattr(memory_rungs, "why_not_quantize", lambda *_: reason)
 
 
 @pytest.fixture

@@ -11,17 +11,13 @@ import torch
 from vidllm_ros.network import memory
 from vidllm_ros.network.memory_plan import Rung
 from vidllm_ros.network.vidllm import VidLLM
-from vidllm_ros.streaming import memory_probe
-from vidllm_ros.streaming.loading import MEMORY_STEPS, Fit, LoadingError, load_backend
-from vidllm_ros.streaming.memory_probe import (
-    MemoryMeter,
-    Trial,
-    run_window,
-    rungs_left,
-    usable_rungs,
-)
+from vidllm_ros.streaming import memory_probe, memory_rungs
+from vidllm_ros.streaming.loading import MEMORY_STEPS, Fit, load_backend
+from vidllm_ros.streaming.memory_probe import MemoryMeter, Trial, run_window
 from vidllm_ros.streaming.memory_prospect import vidllm_prospect
+from vidllm_ros.streaming.memory_rungs import rungs_left, usable_rungs
 from vidllm_ros.streaming.memory_steps import MemoryStep, MemorySteps
+from vidllm_ros.streaming.model_folders import LoadingError
 
 NANO = Path(__file__).parents[2] / "models" / "vidllm-nano"
 CPU = torch.device("cpu")
@@ -35,7 +31,7 @@ def took(mib: float) -> Trial:
 
 @pytest.fixture(autouse=True)
 def without_torchao(monkeypatch):
-    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: NONE)
+    monkeypatch.setattr(memory_rungs, "why_not_quantize", lambda *_: NONE)
 
 
 @pytest.fixture
@@ -178,7 +174,7 @@ def test_steps_that_are_not_to_be_had_are_refused():
         usable_rungs(32, "half", CPU)
     with pytest.raises(ValueError, match="pip install torchao"):
         usable_rungs(32, "int8", CPU)
-    assert (memory_probe.AUTO, *memory_probe.STEP_NAMES) == MEMORY_STEPS  # one free of torch
+    assert (memory_rungs.AUTO, *memory_rungs.STEP_NAMES) == MEMORY_STEPS  # one free of torch
 
 
 def test_a_step_fixed_by_hand_never_computes_more_than_was_asked_for():
@@ -193,7 +189,7 @@ def test_a_step_fixed_by_hand_never_computes_more_than_was_asked_for():
 
 
 def test_once_loaded_only_frames_and_images_are_left_to_give_up(monkeypatch):
-    monkeypatch.setattr(memory_probe, "why_not_quantize", lambda *_: "")
+    monkeypatch.setattr(memory_rungs, "why_not_quantize", lambda *_: "")
     rungs = usable_rungs(32, "auto", torch.device("cuda"))
     names = [rung.name for rung in rungs_left(rungs, rungs[1])]
     assert names == ["int8", "half_frames", "quarter_frames", "images_75", "images_50"]

@@ -13,9 +13,10 @@ from torch.nn import functional
 from vidllm_ros.network import acceleration, attention_kernels
 from vidllm_ros.network.memory_plan import Rung, shrunk_size
 from vidllm_ros.network.vidllm import VidLLM
-from vidllm_ros.streaming import loading, memory_probe
-from vidllm_ros.streaming.loading import Fit, find_model, load_backend
+from vidllm_ros.streaming import memory_probe
+from vidllm_ros.streaming.loading import Fit, load_backend
 from vidllm_ros.streaming.memory_prospect import made_up_frames, vidllm_prospect
+from vidllm_ros.streaming.model_folders import BUNDLED_MODEL, find_model
 from vidllm_ros.streaming.speed import window_tokens
 
 CPU = torch.device("cpu")
@@ -39,7 +40,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[Shape]:
 
 
 def load(frames: int, step: str = "auto") -> VidLLM:
-    loaded = load_backend("vidllm", loading.BUNDLED_MODEL, "cpu", fit=Fit(frames, step))
+    loaded = load_backend("vidllm", BUNDLED_MODEL, "cpu", fit=Fit(frames, step))
     assert isinstance(loaded.backend, VidLLM)
     return loaded.backend
 
@@ -58,7 +59,7 @@ def test_kernels_are_timed_on_the_shape_of_the_window(
         return whole(q, *args, **named)
 
     monkeypatch.setattr(functional, "scaled_dot_product_attention", note)
-    prospect = vidllm_prospect(find_model(loading.BUNDLED_MODEL), CPU, torch.float32)
+    prospect = vidllm_prospect(find_model(BUNDLED_MODEL), CPU, torch.float32)
     model.reconstruct(made_up_frames(prospect.size, frames), shrink)
     assert probed == [max((shape for shape in seen if shape[0] == 1), key=lambda s: s[2])]
 
@@ -74,7 +75,7 @@ def test_kernels_are_timed_anew_where_less_fits_than_was_reckoned(
 
     monkeypatch.setattr(memory_probe, "choose_step", choose)
     model = load(12)
-    prospect = vidllm_prospect(find_model(loading.BUNDLED_MODEL), CPU, torch.float32)
+    prospect = vidllm_prospect(find_model(BUNDLED_MODEL), CPU, torch.float32)
     full = Rung("full", "none", 12, 1.0)
     expected = [window_tokens(model, prospect.size, rung) for rung in (full, smaller)]
     assert [shape[2] for shape in probed] == expected

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidllm_ros.cli.command import note, run_command
-from vidllm_ros.streaming.loading import BUNDLED_MODEL, BackendName, load_backend
+from vidllm_ros.streaming.loading import BackendName, load_backend
+from vidllm_ros.streaming.model_folders import BUNDLED_MODEL
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,7 +24,8 @@ from rich.console import Console
 from vidllm_ros.cli.command import FAILED, TOPIC_HELP, UserError, note, run_command
 from vidllm_ros.cli.output_files import check_folder_target
 from vidllm_ros.cli.ros_processes import check_ros
-from vidllm_ros.streaming.loading import BUNDLED_MODEL, BackendName, find_model
+from vidllm_ros.streaming.loading import BackendName
+from vidllm_ros.streaming.model_folders import BUNDLED_MODEL, find_model
 
 if TYPE_CHECKING:
     from vidllm_ros.cli.cameras import Camera

@@ -16,13 +16,8 @@ from pathlib import Path
 
 from vidllm_ros.cli.command import one_sentence
 from vidllm_ros.cli.doctor_findings import Finding, Level, fail, ok, skipped, warn
-from vidllm_ros.streaming.loading import (
-    BUNDLED_MODEL,
-    LoadingError,
-    choose_device,
-    choose_precision,
-    find_model,
-)
+from vidllm_ros.streaming.loading import choose_device, choose_precision
+from vidllm_ros.streaming.model_folders import BUNDLED_MODEL, LoadingError, find_model
 from vidllm_ros.streaming.window_types import WindowSettings
 
 FIXES_BEGIN = (
@@ -127,7 +122,7 @@ def check_memory(folder: Path, device: str) -> Finding:
 
     from vidllm_ros.network.memory import free_bytes, needed_bytes
     from vidllm_ros.streaming.host_memory import rungs_with_host_room, vidllm_on_host
-    from vidllm_ros.streaming.memory_probe import AUTO, usable_rungs
+    from vidllm_ros.streaming.memory_rungs import AUTO, usable_rungs
 
     where = torch.device(device)
     dtype = choose_precision("auto", where)
@@ -173,7 +168,7 @@ def check_concatenation(folder: Path, device: str) -> Iterator[Finding]:
     from vidllm_ros.network.memory import free_bytes
     from vidllm_ros.network.memory_plan import plan_memory
     from vidllm_ros.streaming.host_memory import concatenation_on_host, rungs_with_host_room
-    from vidllm_ros.streaming.memory_probe import AUTO, usable_rungs
+    from vidllm_ros.streaming.memory_rungs import AUTO, usable_rungs
 
     where = torch.device(device)
     try:

@@ -14,10 +14,8 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +23,7 @@ import typer
 
 from vidllm_ros.cli.command import note, run_command
 from vidllm_ros.cli.evaluate_boxes import boxes_route, with_rule
+from vidllm_ros.cli.evaluate_shards import Shard, find_shard, in_turn, wait_for_all
 from vidllm_ros.evaluation.benchmark_registry import BENCHMARKS
 from vidllm_ros.evaluation.benchmark_seeds import TEST_SEEDS, parse_seeds
 
@@ -36,19 +35,6 @@ if TYPE_CHECKING:
 
 SYNTHROOMS = "synthrooms"
 asked: ContextVar[str] = ContextVar("asked", default="")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which process of how many this is, and its device."""
-
-    index: int
-    count: int
-    device: str
-
-    @property
-    def is_main(self) -> bool:
-        return self.index == 0
 
 
 def evaluate(
@@ -146,46 +132,6 @@ def open_benchmark(
     if split not in benchmark.splits:
         raise ValueError(f"--split: expected one of {benchmark.splits}, got {split!r}")
     return benchmark, data, split
-
-
-def find_shard() -> Shard:
-    """Say which process this is: of `accelerate launch`, or the only one."""
-    from datetime import timedelta
-
-    import torch
-    from accelerate import PartialState
-
-    # Shares end at different times, and the first waits for the last: not for half an hour only.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=30))
-    device = "cpu" if state.device.type == "cpu" else str(state.device)  # of several "cpu:0"
-    return Shard(state.process_index, state.num_processes, device)
-
-
-def wait_for_all() -> None:
-    """Wait until every process is here."""
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()
-
-
-@contextmanager
-def in_turn(model: Path | None, shard: Shard) -> Iterator[None]:
-    """Let the first process open public models in a row before the others do.
-
-    It measures how much memory there is, and its run folder tells the others. None of them
-    predicts before all have found room. Other models are opened side by side.
-    """
-    from vidllm_ros.network.concat_manifest import has_manifest
-
-    if shard.count == 1 or model is None or not has_manifest(model):
-        yield
-        return
-    if not shard.is_main:
-        wait_for_all()
-    yield
-    if shard.is_main:
-        wait_for_all()
-    wait_for_all()
 
 
 def require_model(model: Path | None, predictor: str) -> None:

@@ -22,8 +22,9 @@ from vidllm_ros.evaluation.predictor_concatenation import ConcatenationPredictor
 from vidllm_ros.evaluation.predictor_vidllm import SeenScene
 from vidllm_ros.network.concat_manifest import read_manifest
 from vidllm_ros.network.memory_plan import Rung
-from vidllm_ros.streaming.loading import LoadedBackend, LoadingError
+from vidllm_ros.streaming.loading import LoadedBackend
 from vidllm_ros.streaming.memory_probe import MemoryChoice
+from vidllm_ros.streaming.model_folders import LoadingError
 
 ALL = "all"
 

@@ -18,7 +18,8 @@ import typer
 from vidllm_ros.cli.command import TOPIC_HELP, note, run_command
 from vidllm_ros.cli.output_files import check_file_target, check_folder_target, write_json
 from vidllm_ros.cli.within_memory import load_within_memory, reconstruct_within_memory
-from vidllm_ros.streaming.loading import BUNDLED_MODEL, BackendName
+from vidllm_ros.streaming.loading import BackendName
+from vidllm_ros.streaming.model_folders import BUNDLED_MODEL
 
 if TYPE_CHECKING:
     from vidllm_ros.geometry.point_cloud import PointCloud

@@ -95,7 +95,7 @@ def ship(
     Raises:
         ValueError: it would be the bundled model and is too large for the repository.
     """
-    from vidllm_ros.streaming.loading import BUNDLED_MODEL
+    from vidllm_ros.streaming.model_folders import BUNDLED_MODEL
     from vidllm_ros.training.export import MAX_BUNDLED_BYTES, export_model, folder_bytes
     from vidllm_ros.training.model_card import count_parameters, write_card
 

@@ -48,7 +48,8 @@ from vidllm_ros.ros.qos import profile
 from vidllm_ros.ros.questions import Questions
 from vidllm_ros.ros.transforms import CameraTransform
 from vidllm_ros.ros.window_reports import WindowReports
-from vidllm_ros.streaming.loading import Fit, LoadingError, load_backend
+from vidllm_ros.streaming.loading import Fit, load_backend
+from vidllm_ros.streaming.model_folders import LoadingError
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 EXECUTOR_THREADS = 48

@@ -17,13 +17,13 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from vidllm_ros.streaming.loading import (
-    BUNDLED_MODEL,
     DEVICE_PATTERN,
     DEVICE_WORDS,
     MEMORY_STEPS,
     PRECISIONS,
     BackendName,
 )
+from vidllm_ros.streaming.model_folders import BUNDLED_MODEL
 from vidllm_ros.streaming.session import SessionSettings
 from vidllm_ros.streaming.tracking import TrackingSettings
 from vidllm_ros.streaming.window import WindowSettings

@@ -8,7 +8,6 @@ are imported when asked for, so that names alone cost nothing. Next: backend.py,
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import vidllm_ros
+from vidllm_ros.streaming.model_folders import LoadingError, find_model
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from vidllm_ros.streaming.backend import Backend
     from vidllm_ros.streaming.memory_probe import MemoryChoice
 
-BUNDLED_MODEL = "vidllm-nano"
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 MEMORY_STEPS = (
     "auto", "full", "int8", "int4", "half_frames", "quarter_frames", "images_75", "images_50",
@@ -48,10 +46,6 @@ class BackendName(str, Enum):
 
 CONCATENATIONS = (BackendName.VGGT_LLAVA3D, BackendName.VGGT_VLM)
 """Made of several public checkpoints, which their folder names (network/concat_manifest.py)."""
-
-
-class LoadingError(ValueError):
-    """What computes cannot be loaded; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -154,14 +148,14 @@ def _load_fitting(
     """
     from transformers.utils import logging as transformers_logging
 
-    from vidllm_ros.streaming import host_memory, memory_probe, memory_prospect
+    from vidllm_ros.streaming import host_memory, memory_probe, memory_prospect, memory_rungs
     from vidllm_ros.streaming.speed import speed_up, window_tokens
 
     transformers_logging.disable_progress_bar()  # a log has lines, not bars
     rungs = (
-        memory_probe.usable_rungs(fit.frames, fit.step, device, dtype)
+        memory_rungs.usable_rungs(fit.frames, fit.step, device, dtype)
         if fit.rung is None
-        else memory_probe.rungs_loaded_as(fit.rung, fit.frames, device, dtype)
+        else memory_rungs.rungs_loaded_as(fit.rung, fit.frames, device, dtype)
     )
     look: Callable[..., memory_prospect.Prospect[Any]] = memory_prospect.vidllm_prospect
     if name in CONCATENATIONS:
@@ -173,9 +167,9 @@ def _load_fitting(
     plan = memory_probe.plan_loading(prospect, device, rungs, left_out)
     model = prospect.load(plan.rung.quantize)
     geometry = _geometry_of(model, name)
-    left, wanted = memory_probe.rungs_left(rungs, plan.rung), fit.step
+    left, wanted = memory_rungs.rungs_left(rungs, plan.rung), fit.step
     if fit.rung is not None:
-        left, wanted = [fit.rung], memory_probe.AUTO  # measured, as whoever chose it did
+        left, wanted = [fit.rung], memory_rungs.AUTO  # measured, as whoever chose it did
     tokens = window_tokens(geometry, prospect.size, fit.rung or plan.rung)
     speed = speed_up(geometry, device, tokens)  # before memory is measured, which it changes
     choice = memory_probe.choose_step(prospect, model, device, left, fit.frames, wanted)
@@ -243,49 +237,6 @@ def licence_notes(folder: Path, name: BackendName) -> tuple[str, ...]:
     from vidllm_ros.network.concat_manifest import read_manifest
 
     return tuple(read_manifest(folder).licence_lines(folder))
-
-
-def find_model(model: str | Path) -> Path:
-    """Find the folder of a model: a path, or the name of one that is bundled.
-
-    Raises:
-        LoadingError: there is none.
-    """
-    given = Path(os.path.expanduser(model))  # of nobody known stays as it is
-    beside = bundled_folders() if len(given.parts) == 1 else []
-    for folder in (given.absolute(), *(folder / given for folder in beside)):
-        if folder.is_dir():
-            return folder
-    raise LoadingError(
-        f"model: expected a folder of weights or a bundled name, got {str(model)!r}, "
-        f"{_why_no_model(given, beside)}"
-    )
-
-
-def _why_no_model(given: Path, beside: list[Path]) -> str:
-    """Say what is wrong with the name of a model, and what to do."""
-    if given.is_file():
-        return "which is a file; name the folder it is in"
-    if str(given) == BUNDLED_MODEL:
-        return "which the package lacks; check out models/ again, or copy it whole"
-    if len(given.parts) > 1:
-        where = "" if given.is_absolute() else f" in {Path.cwd()}"
-        return f"which does not exist{where}; name a folder that save_pretrained wrote"
-    bundled = sorted({entry.name for folder in beside for entry in folder.iterdir()})
-    kind = f"neither bundled ({', '.join(bundled)}) nor a" if bundled else "no"
-    return f"which is {kind} folder in {Path.cwd()}; name a folder that save_pretrained wrote"
-
-
-def bundled_folders() -> list[Path]:
-    """Name the folders models/ that come with the package, installed ones first.
-
-    An installation has them in its share folder, which ROS finds by AMENT_PREFIX_PATH; a checkout
-    beside the package.
-    """
-    prefixes = filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep))
-    folders = [Path(prefix) / "share" / "vidllm_ros" / "models" for prefix in prefixes]
-    folders += [Path(entry).resolve().parent / "models" for entry in vidllm_ros.__path__]
-    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
 
 
 def choose_device(device: str) -> torch.device:
