@@ -84,7 +84,8 @@ def test_depth_pro_says_metres_by_its_own_lens(tmp_path: Path) -> None:
     inverse = functional.interpolate(said.predicted_depth[None], (42, 56), mode="bilinear")
     wanted = 1 / (inverse * 56 / focal).clamp(1e-4, 1e4)
     got = load_metric_depth(tmp_path).depth(shown)
-    torch.testing.assert_close(got, wanted[0], rtol=1e-4, atol=1e-4)
+    # What the network says is the inverse: where that is small a processor's rounding is metres.
+    torch.testing.assert_close(1 / got, 1 / wanted[0], rtol=1e-4, atol=1e-5)
     assert float(got.min()) > 0
 
 

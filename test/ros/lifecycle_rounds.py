@@ -2,7 +2,8 @@
 """A node alone in its process walks its lifecycle round by round and prints the bytes it holds.
 
 Each round configures, activates, computes a window, deactivates and cleans up. The argument is a
-number of bytes to lose each round: what a leak of that size looks like.
+number of bytes to lose each round: what a leak of that size looks like. With a second, the name of
+a model, two rounds only load it and give it back, and each prints what is held before and after.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 import numpy as np
 from rclpy.parameter import Parameter
 
-from vidllm_ros.ros.model_memory import release_memory
+from vidllm_ros.ros.model_memory import memory_used_bytes, release_memory
 from vidllm_ros.ros.node import VidllmNode
 from vidllm_ros.ros.process import ros_context
 
@@ -40,7 +41,22 @@ def walk(node: VidllmNode, turn: int) -> None:
     node.trigger_cleanup()
 
 
+def load_and_free(model: str) -> None:
+    """Print what is held with a model and without it, twice."""
+    values = {**VALUES, "backend": "vidllm", "model": model, "device": "cpu"}
+    with ros_context(["lifecycle_rounds"]):
+        given = [Parameter(name, value=value) for name, value in values.items()]
+        node = VidllmNode(parameter_overrides=given)
+        for _ in range(2):
+            node.trigger_configure()
+            print(memory_used_bytes("cpu"), flush=True)
+            node.trigger_cleanup()
+            print(memory_used_bytes("cpu"), flush=True)
+        node.destroy_node()
+
+
 def main(leak_bytes: int) -> None:
+    """Walk all rounds and print what is held after each."""
     lost = []
     with ros_context(["lifecycle_rounds"]):
         given = [Parameter(name, value=value) for name, value in VALUES.items()]
@@ -54,4 +70,7 @@ def main(leak_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    if len(sys.argv) > 2:
+        load_and_free(sys.argv[2])
+    else:
+        main(int(sys.argv[1]))

@@ -223,18 +223,20 @@ def test_memory_over_twenty_rounds_of_a_node_alone(leak_mib: float, grows: bool)
     assert (growth > 0.1) is grows, used  # MiB a round; 0.01 to 0.02 seen
 
 
-def test_the_models_memory_comes_back(start: Callable[..., Any]) -> None:
-    harness = start(autostart=False, backend="vidllm", model="vidllm-nano", device="cpu")
-    for _ in range(2):  # the first round also loads libraries, which stay
-        assert harness.change(CONFIGURE)
-        held = memory_used_bytes("cpu")
-        assert harness.change(CLEANUP)
+def test_the_models_memory_comes_back() -> None:
+    """In a process of its own: in one that freed much before, weights lie in what it kept."""
+    run = subprocess.run(
+        [sys.executable, str(ROUNDS), "0", "vidllm-nano"],
+        capture_output=True, text=True, timeout=2 * WAIT_S, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    held, freed = np.array([int(line) for line in run.stdout.split()]).reshape(2, 2).T
     weights = sum(file.stat().st_size for file in NANO.glob("*.safetensors"))
-    lines = [line for line in harness.said() if "MiB given back on cpu" in line]
+    lines = [line for line in run.stderr.splitlines() if "MiB given back on cpu" in line]
     given_back = [float(line.split("cleanup: ")[1].split(" MiB")[0]) for line in lines]
     assert len(given_back) == 2
-    assert max(given_back) * 2**20 > 0.5 * weights
-    assert memory_used_bytes("cpu") < held
+    assert min(given_back) * 2**20 > 0.5 * weights
+    assert (held - freed > 0.5 * weights).all()
 
 
 def test_a_storm_of_parameters_at_once(start: Callable[..., Any], held: HeldBackend) -> None:
