@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +98,46 @@ def test_resident_memory_follows_what_is_held() -> None:
     )
     run = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
     assert int(run.stdout) > 0.9 * 4 * 20_000_000
+
+
+HEAPS = """
+import ctypes, os, sys, threading
+from vidllm_ros.network.memory import keep_one_arena
+
+if sys.argv[1] == "one":
+    keep_one_arena()
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype = ctypes.c_void_p
+barrier = threading.Barrier(6)
+
+def take():
+    barrier.wait()
+    libc.malloc(1000)
+    barrier.wait()
+
+threads = [threading.Thread(target=take) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc.fopen.restype = ctypes.c_void_p
+libc.fclose.argtypes = [ctypes.c_void_p]
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+file = libc.fopen(sys.argv[2].encode(), b"w")
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "variable", "expected"),
+    [("one", {}, True), ("many", {}, False), ("one", {"MALLOC_ARENA_MAX": "8"}, False)],
+)
+def test_threads_share_one_heap(
+    tmp_path: Path, asked: str, variable: dict[str, str], expected: bool
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    report = tmp_path / "heaps.xml"
+    command = [sys.executable, "-c", HEAPS, asked, str(report)]
+    subprocess.run(command, check=True, env={**kept, **variable})
+    assert (report.read_text().count("<heap ") == 1) is expected

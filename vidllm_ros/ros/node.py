@@ -20,7 +20,7 @@ from rclpy.clock_type import ClockType
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from vidllm_ros.network.memory import free_bytes
+from vidllm_ros.network.memory import free_bytes, keep_one_arena
 from vidllm_ros.ros import topics
 from vidllm_ros.ros.callbacks import guarded, logged_transition
 from vidllm_ros.ros.commands import Commands
@@ -283,6 +283,7 @@ class VidllmNode(LifecycleNode):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; release everything and end with 0 within 5 s."""
+    keep_one_arena()
     words = sys.argv if argv is None else ["vidllm_node", *argv]
     with ros_context(words) as arguments, stop_event() as stop:
         node = VidllmNode()
