@@ -44,7 +44,7 @@ def test_the_command_in_a_report_is_the_one_that_was_run(tmp_path, monkeypatch):
     out, size = tmp_path / "a b.json", ["--frames", "8", "--resolution", "28x42"]
     chosen = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **how: chosen.append(how))
-    rest = ["--precision", "bfloat16", "--repetitions", "1", "--clock", "cpu", "--no-plain"]
+    rest = ["--precision", "float32", "--repetitions", "1", "--clock", "cpu", "--no-plain"]
     fast = ["--compile", "--channels-last", "--no-measured-attention"]
     options = [*size, *rest, *fast, "--out", str(out)]
     assert bench.main(["model", *options]) == 0
