@@ -254,7 +254,7 @@ def test_window_that_was_finished_before_a_reset_is_not_published_after_it(
     harness = start()
     harness.wait_active()
     harness.feed(4)
-    harness.wait_windows(1)
+    harness.wait_said("window 0:")  # said once it is published
     node = harness.node
     late = node._engine._session.newest
     clouds = harness.listen(topics.POINTS)
