@@ -88,7 +88,8 @@ def test_every_kind_that_is_turned_when_decoded_counts_as_decoded(
     assert header_size(write(tmp_path / f"3.{suffix}", SIZE, orientation=3)) == SIZE
 
 
-def test_exif_behind_the_pixels_of_a_png_is_found(tmp_path: Path) -> None:
+def test_exif_behind_the_pixels_of_a_png_is_met_when_it_is_decoded(tmp_path: Path) -> None:
+    write(tmp_path / "0.png", SIZE)
     file = write(tmp_path / "a.png", SIZE, orientation=6)
     coded = file.read_bytes()
     at = coded.index(b"eXIf") - 4
@@ -96,7 +97,9 @@ def test_exif_behind_the_pixels_of_a_png_is_found(tmp_path: Path) -> None:
     iend = len(coded) - 12
     file.write_bytes(coded[:at] + coded[end:iend] + coded[at:end] + coded[iend:])
     assert image_folder.decode_image(file.read_bytes(), "").shape == (64, 48, 3)
-    assert header_size(file) is None
+    assert header_size(file) == SIZE
+    with pytest.raises(ValueError, match="expected 64 x 48 px as the images before it"):
+        list(iterate_frames(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])

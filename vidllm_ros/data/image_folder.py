@@ -8,7 +8,6 @@ is refused before its first frame. Next: seven_scenes.py, which reads the depth 
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 import warnings
@@ -19,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
 from vidllm_ros.data.frame_source import (
     FIRST_STAMP_NS,
@@ -131,7 +129,7 @@ def header_size(file: Path) -> Size | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a torn EXIF is no EXIF, here as for the decoder
             with Image.open(file) as image:
-                is_turned = _orientation(image, file) in SIDEWAYS
+                is_turned = _orientation(image) in SIDEWAYS
                 size, kind = image.size, image.format
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
         return None
@@ -141,33 +139,15 @@ def header_size(file: Path) -> Size | None:
     return (size[1], size[0]) if kind in JPEGS else None
 
 
-def _orientation(image: Image.Image, file: Path) -> int:
+def _orientation(image: Image.Image) -> int:
     """Return what EXIF says of an image that is open, 1 to 8; its pixels are not read.
 
-    Pillow's getexif() would read a PNG whole, and takes XMP's word where OpenCV does not.
+    A PNG may have it behind its pixels, where Pillow would read all of it: such a one is found out
+    when it is decoded.
     """
-    if isinstance(image, TiffImageFile):
-        return int(image.tag_v2.get(EXIF_ORIENTATION, 1))
-    coded = image.info.get("exif")
-    if coded is None and image.format == "PNG":
-        coded = _exif_of_png(file)
-    if not coded:
+    if image.format == "PNG" and "exif" not in image.info:
         return 1
-    exif = Image.Exif()
-    exif.load(coded)
-    return int(exif.get(EXIF_ORIENTATION, 1))
-
-
-def _exif_of_png(file: Path) -> bytes:
-    """Return the chunk eXIf, which may lie behind the pixels; empty where there is none."""
-    with file.open("rb", buffering=0) as png:
-        png.seek(8)
-        while len(head := png.read(8)) == 8:
-            length, kind = int.from_bytes(head[:4], "big"), head[4:]
-            if kind == b"eXIf":
-                return png.read(length)
-            png.seek(length + 4, os.SEEK_CUR)
-    return b""
+    return int(image.getexif().get(EXIF_ORIENTATION, 1))
 
 
 def size_of(rgb: NDArray[np.uint8]) -> Size:
