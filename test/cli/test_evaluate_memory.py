@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,8 @@ import numpy as np
 import pretended_memory
 import pytest
 import torch
-from test_evaluate_processes import LAUNCH, QUESTIONS, ROOT, write_four_scenes
+from test_evaluate_processes import QUESTIONS, write_four_scenes
+from two_processes import run_twice
 
 from vidllm_ros.cli import evaluate
 from vidllm_ros.cli.evaluate_concatenation import PredictorWithinMemory
@@ -132,26 +130,11 @@ def test_a_scene_that_memory_ends_at_is_named_and_gone_on_with(
     assert predicted(tmp_path) == QUESTIONS
 
 
-def launch(arguments: list[str], steps: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
-        "PRETENDED_STEPS": steps,
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    return subprocess.run(
-        [sys.executable, *LAUNCH, "-m", "pretended_memory", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 def test_of_two_processes_the_first_says_which_step(arguments: list[str], tmp_path: Path) -> None:
-    done = launch(arguments, "images_75 full")  # the second would have room for more
+    done = run_twice(
+        "pretended_memory", arguments, PRETENDED_STEPS="images_75 full"
+    )  # the second would have room for more
     assert done.returncode == 0, done.stderr
     assert identity(tmp_path)["memory_step"] == "images_75 none all 0.75"
     assert predicted(tmp_path) == QUESTIONS
@@ -162,7 +145,7 @@ def test_of_two_processes_the_first_says_which_step(arguments: list[str], tmp_pa
 def test_a_process_without_room_for_that_step_ends_the_run_before_any_prediction(
     arguments: list[str], tmp_path: Path
 ) -> None:
-    done = launch(arguments, "full images_50")
+    done = run_twice("pretended_memory", arguments, PRETENDED_STEPS="full images_50")
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("vidllm evaluate:")]
     assert "expected memory for 1 frames, as the run began: " in line

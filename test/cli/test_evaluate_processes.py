@@ -2,16 +2,11 @@
 """Two processes share a benchmark; one is killed in the middle, and the same command goes on."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import hand_made
 import pytest
+from two_processes import run_twice
 
-ROOT = Path(__file__).resolve().parents[2]
-LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 QUESTIONS = 7  # four scenes: 2, 1, 2, 2
 OF_FIRST = 4  # of the first process
 
@@ -47,21 +42,12 @@ def write_four_scenes(root):
 def launch(root, log, dies=0):
     arguments = ("sqa3d", "--data", str(root), "--out", str(root / "r.json"), "--no-pages")
     arguments += ("--predictor", "blind_models:Mortal")
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
-        "MORTAL_LOG": str(log),
-        "MORTAL_DIES": str(dies or ""),
-        "MORTAL_KEPT": str(root / "r.predictions" / "predictions-0.jsonl"),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    return subprocess.run(
-        [sys.executable, *LAUNCH, "-m", "vidllm_ros.cli.evaluate", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
+    return run_twice(
+        "vidllm_ros.cli.evaluate",
+        arguments,
+        MORTAL_LOG=str(log),
+        MORTAL_DIES=str(dies or ""),
+        MORTAL_KEPT=str(root / "r.predictions" / "predictions-0.jsonl"),
     )
 
 
