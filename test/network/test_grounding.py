@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries are spread and real, padding is never seen, boxes are proper, one scene is learnt."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vidllm_ros.network.box_features import BoxBatch, BoxFeatures, pool_boxes
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.grounding import GroundingDecoder, farthest_points, rotation_from_6d
+from vidllm_ros.network.patches3d import ScenePatches
 
 CONFIG = VidLLMConfig(grounding_queries=12, grounding_dim=32, grounding_heads=2)
 
@@ -22,11 +25,12 @@ def scene(batch=2, count=40, seed=0):
     positions = 2 * torch.randn(batch, count, 3, generator=generator)
     mask = torch.ones(batch, count, dtype=torch.bool)
     mask[-1, 30:] = False
-    return tokens, positions, mask
+    return ScenePatches(tokens, positions, mask)
 
 
 def test_farthest_points_spread_and_are_distinct():
-    _, positions, mask = scene()
+    patches = scene()
+    positions, mask = patches.positions, patches.mask
     indices, real = farthest_points(positions, mask, 12)
     assert real.all()
     for b in range(2):
@@ -41,7 +45,8 @@ def test_farthest_points_spread_and_are_distinct():
 
 
 def test_few_or_equal_points_give_few_real_queries():
-    _, positions, mask = scene()
+    patches = scene()
+    positions, mask = patches.positions, patches.mask
     mask[0, 5:] = False
     positions[0] = 1.0
     mask[1] = False
@@ -52,21 +57,22 @@ def test_few_or_equal_points_give_few_real_queries():
 
 def test_padding_changes_nothing():
     decoder = build().eval()
-    tokens, positions, mask = scene()
+    patches = scene()
+    tokens, positions, mask = patches.tokens, patches.positions, patches.mask
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-        padded = decoder.propose(tokens, positions, mask)
-        alone = decoder.propose(tokens[1:, :30], positions[1:, :30], mask[1:, :30])
+        padded = decoder.propose(patches)
+        alone = decoder.propose(ScenePatches(tokens[1:, :30], positions[1:, :30], mask[1:, :30]))
         torch.testing.assert_close(padded.features[1:], alone.features, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(padded.last.center[1:], alone.last.center, atol=1e-4, rtol=1e-4)
 
 
 def test_boxes_are_proper_and_empty_scene_has_no_objects():
     decoder = build()
-    tokens, positions, mask = scene()
-    mask[0] = False
-    proposals = decoder.propose(100 * tokens, positions, mask)
+    patches = scene()
+    patches.mask[0] = False
+    proposals = decoder.propose(replace(patches, tokens=100 * patches.tokens))
     last = proposals.last
     assert len(proposals.layers) == CONFIG.grounding_layers
     assert last.center.shape == last.size.shape == (2, 12, 3)
@@ -87,7 +93,8 @@ def test_rotation_from_6d_inverts_columns():
 
 
 def test_pool_boxes_is_the_mean_inside_an_oriented_box_else_the_nearest():
-    tokens, positions, mask = scene(1, 40)
+    patches = scene(1, 40)
+    tokens, positions, mask = patches.tokens, patches.positions, patches.mask
     angle = torch.tensor(0.6)
     R = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1.0]])
     boxes = BoxBatch(
@@ -95,7 +102,7 @@ def test_pool_boxes_is_the_mean_inside_an_oriented_box_else_the_nearest():
         torch.tensor([[[2.0, 1.0, 9.0], [1.0, 1.0, 1.0]]]),
         R.expand(1, 2, 3, 3),
     )
-    pooled = pool_boxes(tokens, positions, mask, boxes)
+    pooled = pool_boxes(patches, boxes)
     local = (positions[0] - boxes.center[0, 0]) @ R
     inside = (local.abs() <= boxes.size[0, 0] / 2 + 0.05).all(-1) & mask[0]
     assert 0 < inside.sum() < 40
@@ -106,7 +113,8 @@ def test_pool_boxes_is_the_mean_inside_an_oriented_box_else_the_nearest():
 
 def test_learns_boxes_and_phrases_of_one_scene():
     decoder = build()
-    tokens, positions, mask = scene(1)
+    patches = scene(1)
+    positions, mask = patches.positions, patches.mask
     loc = torch.randn(1, 3, 24, generator=torch.Generator().manual_seed(4))
     chosen, _ = farthest_points(positions, mask, 12)
     wanted = positions[0, chosen[0]] + 0.3
@@ -114,7 +122,7 @@ def test_learns_boxes_and_phrases_of_one_scene():
     which[0, 0, 2] = which[0, 1, 5] = which[0, 1, 7] = 1.0  # the third phrase names nothing
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3)
     for _ in range(80):
-        proposals = decoder.propose(tokens, positions, mask)
+        proposals = decoder.propose(patches)
         logits = decoder.match(proposals.features, loc)
         fit = torch.nn.functional.binary_cross_entropy_with_logits(
             logits, which, pos_weight=torch.tensor(4.0)
@@ -125,7 +133,7 @@ def test_learns_boxes_and_phrases_of_one_scene():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    scores = decoder.match(decoder.propose(tokens, positions, mask).features, loc).sigmoid()
+    scores = decoder.match(decoder.propose(patches).features, loc).sigmoid()
     assert ((scores > 0.5) == which.bool()).all(), scores
     assert place < 0.1, place
     assert edges < 0.1, edges
@@ -135,10 +143,10 @@ def test_learns_boxes_and_phrases_of_one_scene():
 def test_given_boxes_get_features_of_the_right_width(name):
     torch.manual_seed(0)
     module = BoxFeatures(CONFIG, 24)
-    tokens, positions, mask = scene()
+    patches = scene()
     boxes = BoxBatch(torch.zeros(2, 5, 3), torch.ones(2, 5, 3), torch.eye(3).expand(2, 5, 3, 3))
-    out = getattr(module, name)(tokens, positions, mask, boxes)
+    out = getattr(module, name)(patches, boxes)
     assert out.shape == (2, 5, 32 if name == "features" else 24)
     assert torch.isfinite(out).all()
-    mask[0] = False
-    assert torch.isfinite(getattr(module, name)(tokens, positions, mask, boxes)).all()
+    patches.mask[0] = False
+    assert torch.isfinite(getattr(module, name)(patches, boxes)).all()

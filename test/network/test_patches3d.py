@@ -165,3 +165,21 @@ def test_relative_depth_at_wrong_size_is_named():
     depth = torch.ones(1, 1, 28, 28)
     with pytest.raises(ValueError, match="semantic: expected 4 tokens"):
         module(torch.zeros(1, 1, 12, 192), depth, K, T, depth > 0)
+
+
+def test_the_box_decoder_may_read_finer_tokens_of_the_same_patches():
+    lifting = Patches3D(VidLLMConfig(max_scene_tokens=4, grounding_tokens=40)).eval()
+    generator = torch.Generator().manual_seed(2)
+    semantic = torch.randn(1, 2, 12, 192, generator=generator)
+    depth = 1.0 + torch.rand(1, 2, 42, 56, generator=generator)
+    K = torch.tensor([[40.0, 0, 28], [0, 40, 21], [0, 0, 1]]).expand(1, 2, 3, 3)
+    poses = torch.eye(4).expand(1, 2, 4, 4)
+    pooled = lifting(semantic, depth, K, poses, torch.ones(1, 2, 42, 56, dtype=torch.bool))
+    fine = pooled.for_boxes
+    assert fine is pooled.fine
+    assert pooled.mask.sum() <= 4 < fine.mask.sum() <= 24
+    plain = Patches3D(VidLLMConfig(max_scene_tokens=4))
+    plain.load_state_dict(lifting.state_dict())
+    coarse = plain(semantic, depth, K, poses, torch.ones(1, 2, 42, 56, dtype=torch.bool))
+    assert coarse.for_boxes is coarse
+    torch.testing.assert_close(coarse.tokens, pooled.tokens)

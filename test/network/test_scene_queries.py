@@ -267,3 +267,23 @@ def test_boxes_in_words_are_read_in_the_scene_s_axes(model, scene, monkeypatch):
     (box,) = model.ground_in_words(elsewhere, "the table")
     np.testing.assert_allclose(box.center, [2.0, 0.5, -1.0], atol=1e-9)
     np.testing.assert_allclose(matrix_from_quat_xyzw(box.quat_xyzw), quarter, atol=1e-9)
+
+
+def test_boxes_come_from_the_fine_tokens_where_a_scene_has_them(model, scene):
+    fine = SceneContext(
+        scene.tokens,
+        scene.positions,
+        scene.stamps_ns,
+        scene.T_world_camera,
+        fine_tokens=scene.tokens.repeat(2, 1),
+        fine_positions=torch.cat([scene.positions, scene.positions + 5.0]),
+    )
+    with torch.inference_mode():
+        plain, more = (scene_queries.scene_state(model, s) for s in (scene, fine))
+    assert more.proposals.anchors.max() > plain.proposals.anchors.max() + 1.0
+    assert model.answer(fine, "How many chairs?", 6).text == (
+        model.answer(scene, "How many chairs?", 6).text
+    ), "words read the same tokens"
+    box = model.detect(fine, threshold=0.0)[0]
+    assert model.score_boxes(fine, [box], "the table").shape == (1,)
+    assert model.describe(fine, box, 3).boxes == (box,)

@@ -31,7 +31,7 @@ def words(model, batch=1):
 
 def language_loss(model, patches, text):
     said = model.language.packed_forward(model.projector(patches.tokens), patches.mask, text)
-    proposals = model.grounding.propose(patches.tokens, patches.positions, patches.mask)
+    proposals = model.grounding.propose(patches.for_boxes)
     match = model.grounding.match(proposals.features, text.at_loc(said.hidden))
     answer = torch.nn.functional.cross_entropy(
         said.logits.flatten(0, 1), text.labels.flatten(), ignore_index=IGNORE

@@ -207,3 +207,31 @@ def test_evidence_is_the_share_of_patches(model, batch, make_recipe):
     assert float(scene.evidence.min()) >= 0.0
     assert float(scene.evidence.sum(1).max()) <= 1.0 + 1e-5
     assert float(scene.evidence.max()) > 0.3
+
+
+def test_the_words_stage_hands_fine_tokens_to_the_box_decoder(model, batch, make_recipe):
+    model.patches.fine_cap = 10_000
+    model.patches.voxel_m = model.config.voxel_size_m = 0.05
+    model.patches.cap = model.config.max_scene_tokens = 4
+    stage = words_stage.WordsStage(model, make_recipe(replay_scenes=3))
+    scenes = stage.look(batch)
+    joined = words_stage.join_scenes(scenes)
+    assert joined.mask.sum(1).tolist() == [len(s.tokens) for s in scenes]
+    assert joined.for_boxes.mask.sum(1).tolist() == [len(s.fine[0]) for s in scenes]
+    assert len(scenes[0].fine[0]) > 4 >= len(scenes[0].tokens)
+    for _ in range(2):  # the second time from memory
+        output = stage(batch, 0.0)
+        output.loss.backward()
+    assert torch.isfinite(output.loss)
+
+
+def test_places_and_boxes_keep_float32_under_autocast(model, batch, make_recipe):
+    stage = words_stage.WordsStage(model, make_recipe())
+    plain = stage.look(batch)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        targets = words.box_targets(batch, torch.eye(4).repeat(len(batch.boxes), 1, 1))
+        half = stage.look(batch)[0]
+    assert targets[0].center.dtype == torch.float32
+    torch.testing.assert_close(targets[0].center, batch.boxes[0].center)
+    assert half.positions.dtype == half.targets.center.dtype == torch.float32
+    assert len(half.targets) == len(plain.targets)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.full_float32 import full_float32
 from vidllm_ros.network.layers import Mlp
-from vidllm_ros.network.patches3d import PositionMlp
+from vidllm_ros.network.patches3d import PositionMlp, ScenePatches
 
 MARGIN_M = 0.05
 
@@ -35,19 +36,19 @@ class BoxBatch:
     rotation: Tensor
 
 
-def pool_boxes(tokens: Tensor, positions: Tensor, mask: Tensor, boxes: BoxBatch) -> Tensor:
+def pool_boxes(patches: ScenePatches, boxes: BoxBatch) -> Tensor:
     """Average the tokens inside each box, (B, R, C); the nearest token where a box holds none.
 
     Tokens are voxel means, so the box is widened by 5 cm on each side.
 
     Args:
-        tokens: (B, M, C).
-        positions: (B, M, 3), m.
-        mask: (B, M).
+        patches: tokens of B scenes.
         boxes: R a scene.
     """
+    tokens, positions, mask = patches.tokens, patches.positions, patches.mask
     offset = positions[:, None] - boxes.center[:, :, None]  # (B, R, M, 3)
-    local = torch.einsum("brmi,brij->brmj", offset.float(), boxes.rotation.float())
+    with full_float32(offset.device):
+        local = torch.einsum("brmi,brij->brmj", offset.float(), boxes.rotation.float())
     inside = (local.abs() <= boxes.size[:, :, None] / 2 + MARGIN_M).all(-1) & mask[:, None]
     distance = offset.norm(dim=-1).masked_fill(~mask[:, None], torch.inf)
     nearest = torch.zeros_like(inside).scatter(-1, distance.argmin(-1, keepdim=True), True)
@@ -69,16 +70,14 @@ class BoxFeatures(nn.Module):
         self.feature = nn.Sequential(nn.LayerNorm(dim), Mlp(dim, dim))
         self.to_language = nn.Sequential(nn.LayerNorm(dim), Mlp(dim, dim, language_dim))
 
-    def _describe(
-        self, tokens: Tensor, positions: Tensor, mask: Tensor, boxes: BoxBatch
-    ) -> Tensor:
-        content = self.content(self.norm(pool_boxes(tokens, positions, mask, boxes)))
+    def _describe(self, patches: ScenePatches, boxes: BoxBatch) -> Tensor:
+        content = self.content(self.norm(pool_boxes(patches, boxes)))
         return content + self.center(boxes.center) + self.size(boxes.size)
 
-    def features(self, tokens: Tensor, positions: Tensor, mask: Tensor, boxes: BoxBatch) -> Tensor:
+    def features(self, patches: ScenePatches, boxes: BoxBatch) -> Tensor:
         """Return features to be matched with <loc> states, (B, R, G)."""
-        return self.feature(self._describe(tokens, positions, mask, boxes))
+        return self.feature(self._describe(patches, boxes))
 
-    def embeds(self, tokens: Tensor, positions: Tensor, mask: Tensor, boxes: BoxBatch) -> Tensor:
+    def embeds(self, patches: ScenePatches, boxes: BoxBatch) -> Tensor:
         """Embed boxes as the language model reads them at <box>, (B, R, D)."""
-        return self.to_language(self._describe(tokens, positions, mask, boxes))
+        return self.to_language(self._describe(patches, boxes))

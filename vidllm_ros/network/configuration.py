@@ -63,6 +63,9 @@ class VidLLMConfig(PretrainedConfig):
         voxel_size_m: edge of the pooling voxel; 0 keeps every patch.
         max_scene_tokens: cap on scene tokens.
         grounding_dim, grounding_heads, grounding_layers, grounding_queries: the box decoder.
+        grounding_tokens: cap on the box decoder's own tokens, finer than the language model's (of
+            voxel_size_m until the cap is met); 0 gives it the scene's.
+        grounding_neighbours: nearest tokens a query looks at, by layer; the last one repeats.
         grounding_threshold: score from which a box is reported where the caller names none.
         metric_trains_encoder: the metric-depth loss may change the encoder.
         language_trains_encoder: language and grounding losses may change the encoder; they
@@ -118,6 +121,8 @@ class VidLLMConfig(PretrainedConfig):
         grounding_heads: int = 4,
         grounding_layers: int = 2,
         grounding_queries: int = 64,
+        grounding_tokens: int = 0,
+        grounding_neighbours: tuple[int, ...] = (16, 32, 64, 128),
         grounding_threshold: float = 0.3,
         metric_trains_encoder: bool = True,
         language_trains_encoder: bool = True,
@@ -168,6 +173,8 @@ class VidLLMConfig(PretrainedConfig):
         self.grounding_heads = grounding_heads
         self.grounding_layers = grounding_layers
         self.grounding_queries = grounding_queries
+        self.grounding_tokens = grounding_tokens
+        self.grounding_neighbours = list(grounding_neighbours)
         self.grounding_threshold = grounding_threshold
         self.metric_trains_encoder = metric_trains_encoder
         self.language_trains_encoder = language_trains_encoder
@@ -196,6 +203,9 @@ class VidLLMConfig(PretrainedConfig):
                 raise ValueError(
                     f"{name}: expected four ascending indices below {depth}, got {layers}"
                 )
+        if not self.grounding_neighbours or min(self.grounding_neighbours) < 1:
+            got = self.grounding_neighbours
+            raise ValueError(f"grounding_neighbours: expected counts of at least 1, got {got}")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size: expected a multiple of {self.patch_size} px, got {self.image_size}"

@@ -17,9 +17,8 @@ from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.layers import Mlp
-from vidllm_ros.network.patches3d import PositionMlp
+from vidllm_ros.network.patches3d import PositionMlp, ScenePatches
 
-NEIGHBOURS = (16, 32, 64, 128)
 INITIAL_SIZE_M = 0.6
 MIN_LOG_SIZE, MAX_LOG_SIZE = -4.0, 2.5
 INITIAL_SCALE, INITIAL_BIAS = 10.0, -4.0
@@ -211,12 +210,12 @@ class GroundingDecoder(nn.Module):
     def __init__(self, config: VidLLMConfig, language_dim: int) -> None:
         super().__init__()
         dim, heads = config.grounding_dim, config.grounding_heads
-        self.queries = config.grounding_queries
+        self.queries, near = config.grounding_queries, config.grounding_neighbours
         self.norm = nn.LayerNorm(config.width)
         self.embed = nn.Linear(config.width, dim)
         self.place = PositionMlp(dim)
         self.layers = nn.ModuleList(
-            GroundingLayer(dim, heads, NEIGHBOURS[min(level, len(NEIGHBOURS) - 1)])
+            GroundingLayer(dim, heads, near[min(level, len(near) - 1)])
             for level in range(config.grounding_layers)
         )
         self.feature = nn.Sequential(nn.LayerNorm(dim), Mlp(dim, dim))
@@ -224,14 +223,13 @@ class GroundingDecoder(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(INITIAL_SCALE).log())
         self.bias = nn.Parameter(torch.tensor(INITIAL_BIAS))
 
-    def propose(self, tokens: Tensor, positions: Tensor, mask: Tensor) -> Proposals:
-        """Propose boxes.
+    def propose(self, patches: ScenePatches) -> Proposals:
+        """Propose boxes in a scene's frame.
 
         Args:
-            tokens: T_3D, (B, M, C).
-            positions: (B, M, 3), m.
-            mask: (B, M).
+            patches: T_3D of B scenes, as fine as the decoder is to read them.
         """
+        tokens, positions, mask = patches.tokens, patches.positions, patches.mask
         embedded = self.embed(self.norm(tokens))
         indices, real = farthest_points(positions, mask, self.queries)
         batch = torch.arange(len(tokens), device=tokens.device)[:, None]

@@ -201,7 +201,7 @@ def to_reconstruction(
         T_scene_world: (1, 4, 4), a rotation: the frame of the pooled scene's positions.
     """
     T_world_camera = metric.T_world_camera[0].double().cpu().numpy()
-    real = patches.mask[0]
+    real, fine = patches.mask[0], patches.fine
     return Reconstruction(
         images=frames.images,
         stamps_ns=frames.stamps_ns,
@@ -218,6 +218,8 @@ def to_reconstruction(
             frames.stamps_ns,
             T_world_camera,
             T_world_scene=T_scene_world[0].double().cpu().numpy().T,  # a rotation: its inverse
+            fine_tokens=None if fine is None else fine.tokens[0, fine.mask[0]],
+            fine_positions=None if fine is None else fine.positions[0, fine.mask[0]],
         ),
         frame_id=frames.frame_id,
     )

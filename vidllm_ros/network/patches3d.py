@@ -9,7 +9,7 @@ the tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,19 @@ class ScenePatches:
         tokens: T_3D, (B, M, C); zero where padded.
         positions: (B, M, 3), m, in the window's world; zero where padded.
         mask: which tokens are real, (B, M).
+        fine: the same scenes pooled less, where the box decoder reads more tokens than the
+            language model.
     """
 
     tokens: Tensor
     positions: Tensor
     mask: Tensor
+    fine: ScenePatches | None = None
+
+    @property
+    def for_boxes(self) -> ScenePatches:
+        """What the box decoder reads."""
+        return self if self.fine is None else self.fine
 
 
 class PositionMlp(nn.Module):
@@ -184,6 +192,7 @@ class Patches3D(nn.Module):
         self.patch_size = config.patch_size
         self.voxel_m = config.voxel_size_m
         self.cap = config.max_scene_tokens
+        self.fine_cap = config.grounding_tokens
         self.position = PositionMlp(config.width)
 
     def forward(
@@ -212,4 +221,7 @@ class Patches3D(nn.Module):
         points = torch.where(good[..., None], points, 0.0)  # NaN must not meet a weight
         tokens = semantic + self.position(points).to(semantic.dtype)
         flat = ScenePatches(tokens.flatten(1, 2), points.flatten(1, 2), good.flatten(1, 2))
-        return pool_voxels(flat, self.voxel_m, self.cap)
+        pooled = pool_voxels(flat, self.voxel_m, self.cap)
+        if not self.fine_cap:
+            return pooled
+        return replace(pooled, fine=pool_voxels(flat, self.voxel_m, self.fine_cap))

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -31,6 +31,7 @@ from vidllm_ros.geometry.transforms import (
 from vidllm_ros.network.box_features import BoxBatch
 from vidllm_ros.network.grounding import Proposals
 from vidllm_ros.network.language import LanguageOutput
+from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.network.scene_prefix import ScenePrefix
 from vidllm_ros.network.text_packing import PackedText, Segment, pack_segments
 from vidllm_ros.structures import Answer, GroundedBox, SceneContext
@@ -50,16 +51,14 @@ class SceneState:
     """What a scene's questions share.
 
     Attributes:
-        tokens, positions, mask: the scene as a batch of one, on the model's device.
+        patches: the scene as a batch of one, on the model's device.
         T_world_scene: from the positions' frame to the window's world, (4, 4), m.
         prefix: keys and values of the language model.
         proposals: boxes before any phrase; None where the scene has no token.
         label_scores: of label sets asked before, each (V, Q).
     """
 
-    tokens: Tensor
-    positions: Tensor
-    mask: Tensor
+    patches: ScenePatches
     T_world_scene: NDArray[np.float64]
     prefix: ScenePrefix
     proposals: Proposals | None
@@ -112,15 +111,24 @@ def scene_state(model: VidLLM, scene: SceneContext) -> SceneState:
     known = model._scenes.get(scene)
     if known is not None:
         return known
-    tokens = scene.tokens.to(model.device)[None]
-    positions = scene.positions.to(model.device, torch.float32)[None]
-    mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=model.device)
+    patches = _patches(scene.tokens, scene.positions, model.device)
+    if scene.fine_tokens is not None and scene.fine_positions is not None:
+        fine = _patches(scene.fine_tokens, scene.fine_positions, model.device)
+        patches = replace(patches, fine=fine)
     with model.autocast():
-        prefix = model.language.encode_scene(model.projector(tokens))
-        proposals = model.grounding.propose(tokens, positions, mask) if mask.any() else None
-    state = SceneState(tokens, positions, mask, scene.T_world_scene, prefix, proposals)
+        prefix = model.language.encode_scene(model.projector(patches.tokens))
+        has_tokens = bool(patches.mask.any())
+        proposals = model.grounding.propose(patches.for_boxes) if has_tokens else None
+    state = SceneState(patches, scene.T_world_scene, prefix, proposals)
     model._scenes.put(scene, state)
     return state
+
+
+def _patches(tokens: Tensor, positions: Tensor, device: torch.device) -> ScenePatches:
+    """Return one scene's tokens as a batch of one."""
+    tokens = tokens.to(device)[None]
+    mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=device)
+    return ScenePatches(tokens, positions.to(device, torch.float32)[None], mask)
 
 
 def _one_at_a_time(
@@ -167,9 +175,9 @@ def describe(model: VidLLM, scene: SceneContext, box: GroundedBox, max_new_token
     state = scene_state(model, scene)
     with model.autocast():
         embeds = None
-        if state.mask.any():
+        if state.patches.mask.any():
             batch = _batch([box], state, model.device)
-            embeds = model.box_features.embeds(state.tokens, state.positions, state.mask, batch)
+            embeds = model.box_features.embeds(state.patches.for_boxes, batch)
         prompt = prompts.caption_prompt(template=model.language.template)
         said = model.language.generate(state.prefix, prompt, max_new_tokens, embeds)
     return Answer(said.text, said.confidence, (box,), scene.stamps_ns)
@@ -213,13 +221,12 @@ def score_boxes(
 ) -> NDArray[np.float32]:
     """Say how well a phrase fits each given box, (R,), 0 to 1."""
     state = scene_state(model, scene)
-    if not boxes or not state.mask.any():
+    if not boxes or not state.patches.mask.any():
         return np.zeros(len(boxes), np.float32)
     with model.autocast():
         text, said = _phrases(model, state, [phrase])
-        features = model.box_features.features(
-            state.tokens, state.positions, state.mask, _batch(boxes, state, model.device)
-        )
+        given = _batch(boxes, state, model.device)
+        features = model.box_features.features(state.patches.for_boxes, given)
         logits = model.grounding.match(features, text.at_loc(said.hidden))
     return np.asarray(logits[0, 0].sigmoid().float().cpu().numpy(), np.float32)
 

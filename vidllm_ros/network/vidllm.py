@@ -31,6 +31,7 @@ from vidllm_ros.network.dense_head import build_depth_head, build_point_head
 from vidllm_ros.network.encoder import Encoder, EncoderOutput
 from vidllm_ros.network.first_values import start_from_scratch
 from vidllm_ros.network.frame_cache import FrameCache
+from vidllm_ros.network.full_float32 import full_float32
 from vidllm_ros.network.grounding import GroundingDecoder
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import Mlp
@@ -209,8 +210,13 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         return AdapterOutput(adapted.geometry, apart.semantic, adapted.bridge)
 
     def metric_geometry(self, geometry: GeometryOutput) -> MetricGeometry:
-        """Bring the relative reconstruction to metres, detached; see metric_geometry.py."""
-        return to_metric(geometry, self.config)
+        """Bring the relative reconstruction to metres, detached; see metric_geometry.py.
+
+        In float32 whatever the run's precision: bfloat16 has 8 mm steps at 2 m, and a quarter of a
+        degree.
+        """
+        with full_float32(geometry.depth_rel.device):
+            return to_metric(geometry, self.config)
 
     def scene_tokens(
         self, semantic: Tensor, depth: Tensor, K: Tensor, T_world_camera: Tensor, valid: Tensor
@@ -230,8 +236,9 @@ class VidLLM(SceneQuestions, PreTrainedModel):
             patches placed in the scene's frame, and T_scene_world of each window, (B, 4, 4).
         """
         depth, K, T_world_camera = depth.detach(), K.detach(), T_world_camera.detach()
-        T_scene_world = scene_frames(self.config.scene_frame, depth, valid, K, T_world_camera)
-        T_scene_camera = T_scene_world[:, None] @ T_world_camera.float()
+        with full_float32(depth.device):
+            T_scene_world = scene_frames(self.config.scene_frame, depth, valid, K, T_world_camera)
+            T_scene_camera = T_scene_world[:, None] @ T_world_camera.float()
         return self.patches(semantic, depth, K, T_scene_camera, valid), T_scene_world
 
     def predicted_scene(self, geometry: GeometryOutput) -> tuple[ScenePatches, Tensor]:

@@ -18,6 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotar
 
 from vidllm_ros.data.scene_batch import IGNORED, SceneBatch, Sentence
 from vidllm_ros.network.box_features import BoxBatch
+from vidllm_ros.network.full_float32 import full_float32
 from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training import grounding_losses as grounding
@@ -48,12 +49,17 @@ class Terms:
 
 
 def box_targets(batch: SceneBatch, T_scene_world: Tensor) -> list[grounding.BoxTargets]:
-    """Objects of every scene in its frame, their yaw made canonical there.
+    """Objects of every scene in its frame, their yaw made canonical there; in float32.
 
     Args:
         batch: boxes in the windows' worlds.
         T_scene_world: of every window, (B, 4, 4).
     """
+    with full_float32(batch.boxes[0].center.device):
+        return _box_targets(batch, T_scene_world)
+
+
+def _box_targets(batch: SceneBatch, T_scene_world: Tensor) -> list[grounding.BoxTargets]:
     targets = []
     for boxes, T in zip(batch.boxes, T_scene_world.to(batch.boxes[0].center), strict=True):
         rotation, size = grounding.canonical_yaw(T[:3, :3] @ boxes.rotation, boxes.size)
@@ -91,9 +97,7 @@ def word_losses(
         [target.object_ids for target in targets],
         recipe.data.text_tokens,
     ).to(scene.tokens.device)
-    told = model.box_features.embeds(
-        scene.tokens, scene.positions, scene.mask, box_batch(targets, spoken.boxes)
-    )
+    told = model.box_features.embeds(scene.for_boxes, box_batch(targets, spoken.boxes))
     embeds = model.projector(scene.tokens)
     if evidence is None or not weights.guide_evidence:
         read = model.language.packed_forward(embeds, scene.mask, spoken.text, told)
@@ -123,7 +127,7 @@ def box_and_phrase_losses(
     """Add box and phrase losses."""
     weights = recipe.losses
     boxes = weights.boxes
-    proposals = model.grounding.propose(scene.tokens, scene.positions, scene.mask)
+    proposals = model.grounding.propose(scene.for_boxes)
     pairs: list[tuple[Tensor, Tensor]] = []
     for number, layer in enumerate(proposals.layers):
         is_last = layer is proposals.last
@@ -145,7 +149,7 @@ def box_and_phrase_losses(
     )
     note_match(terms, recipe, "", logits, wanted, real)
     given = box_batch(targets, [target.object_ids for target in targets])
-    features = model.box_features.features(scene.tokens, scene.positions, scene.mask, given)
+    features = model.box_features.features(scene.for_boxes, given)
     logits = model.grounding.match(features, loc_hidden)
     straight = [(torch.arange(len(t), device=logits.device),) * 2 for t in targets]
     padded = torch.tensor([len(t) for t in targets], device=logits.device)

@@ -11,13 +11,14 @@ Source: ours (docs/deviations.md). Next: trainer.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vidllm_ros.data.scene_batch import SceneBatch, Sentence
+from vidllm_ros.network.full_float32 import full_float32
 from vidllm_ros.network.metric_geometry import MetricGeometry
 from vidllm_ros.network.patches3d import (
     ScenePatches,
@@ -43,6 +44,7 @@ class PooledScene:
     Attributes:
         tokens: (M, C).
         positions: (M, 3), m.
+        fine: tokens (M', C) and positions (M', 3) of the box decoder, where it has its own.
         evidence: share of each token's patches that show each object, (M, O).
         targets: the O objects.
         sentences: everything there is to say.
@@ -50,6 +52,7 @@ class PooledScene:
 
     tokens: Tensor
     positions: Tensor
+    fine: tuple[Tensor, Tensor] | None
     evidence: Tensor
     targets: BoxTargets
     sentences: tuple[Sentence, ...]
@@ -58,6 +61,7 @@ class PooledScene:
         return PooledScene(
             self.tokens.to(device),
             self.positions.to(device),
+            None if self.fine is None else (self.fine[0].to(device), self.fine[1].to(device)),
             self.evidence.to(device),
             self.targets.to(device),
             self.sentences,
@@ -136,7 +140,8 @@ class WordsStage(nn.Module):
         shown = shows(batch.patch_objects, targets)
         size = self.model.config.patch_size
         depth, good = patch_center_depth(metric.depth.float(), metric.valid, size)
-        T_scene_camera = T_scene_world[:, None] @ metric.T_world_camera.float()
+        with full_float32(depth.device):
+            T_scene_camera = T_scene_world[:, None] @ metric.T_world_camera.float()
         points = lift_patches(depth, metric.K.float(), T_scene_camera, size)
         flat = ScenePatches(
             shown.flatten(1, 2), points.flatten(1, 2), good.flatten(2).flatten(1, 2)
@@ -149,6 +154,7 @@ class WordsStage(nn.Module):
             PooledScene(
                 scene.tokens[i, real].float(),
                 scene.positions[i, real],
+                own_tokens(scene.fine, i),
                 evidence.tokens[i, real][:, : len(targets[i])],
                 targets[i],
                 batch.sentences[i],
@@ -184,14 +190,25 @@ def pad(rows: Sequence[Tensor]) -> Tensor:
 
 def join_scenes(scenes: Sequence[PooledScene]) -> ScenePatches:
     """Pad scenes to one batch."""
-    counts = torch.tensor([len(scene.tokens) for scene in scenes])
+    joined = pad_patches([(scene.tokens, scene.positions) for scene in scenes])
+    fine = [scene.fine for scene in scenes if scene.fine is not None]
+    return replace(joined, fine=pad_patches(fine)) if fine else joined
+
+
+def pad_patches(scenes: Sequence[tuple[Tensor, Tensor]]) -> ScenePatches:
+    """Pad tokens (M, C) and positions (M, 3) of each scene to one batch."""
+    counts = torch.tensor([len(tokens) for tokens, _ in scenes])
     mask = torch.arange(int(counts.max())) < counts[:, None]
-    device = scenes[0].tokens.device
-    return ScenePatches(
-        pad([scene.tokens for scene in scenes]),
-        pad([scene.positions for scene in scenes]),
-        mask.to(device),
-    )
+    tokens, positions = (pad(part) for part in zip(*scenes, strict=True))
+    return ScenePatches(tokens, positions, mask.to(tokens.device))
+
+
+def own_tokens(patches: ScenePatches | None, scene: int) -> tuple[Tensor, Tensor] | None:
+    """Return one scene's real tokens, (M, C) in float32, and positions, (M, 3)."""
+    if patches is None:
+        return None
+    real = patches.mask[scene]
+    return patches.tokens[scene, real].float(), patches.positions[scene, real]
 
 
 def shuffled(sentences: Sequence[Sentence]) -> list[Sentence]:
