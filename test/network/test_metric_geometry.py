@@ -11,6 +11,7 @@ from vidllm_ros.network.cross_task_adapter import AdapterOutput
 from vidllm_ros.network.metric_depth import MetricDepthOutput
 from vidllm_ros.network.metric_geometry import (
     GeometryOutput,
+    canonical_factor,
     frames_with_metric_depth,
     relative_to_first,
     to_metric,
@@ -146,3 +147,24 @@ def test_the_lens_is_the_median_of_the_window():
     odd = K.clone()
     odd[:, 1, :2, :2] *= 3.0  # one frame of three: a median does not follow it
     torch.testing.assert_close(with_lens(metric, odd).scale, metric.scale, rtol=1e-4, atol=0)
+
+
+def test_depth_of_the_canonical_camera_becomes_that_of_the_lens():
+    """Metric depth said for a camera of focal length 0.5 W is wrong by the lens until brought."""
+    geometry, _, K = consistent()
+    focal = (50.0 * 45.0) ** 0.5
+    config = VidLLMConfig(metric_focal=0.5)
+    metric = to_metric(geometry, config)
+    torch.testing.assert_close(metric.scale, torch.full((2,), 2.5 * focal / (0.5 * W)))
+    only = to_metric(geometry, VidLLMConfig(metric_focal=0.5, scale_alignment="metric_only"))
+    torch.testing.assert_close(
+        only.depth, geometry.metric_depth.depth.detach() * focal / (0.5 * W), rtol=1e-4, atol=0
+    )
+    lens = with_lens(metric, 1.3 * K)  # whatever the network believed, the true lens decides
+    torch.testing.assert_close(lens.scale, torch.full((2,), 1.3 * 2.5 * focal / (0.5 * W)))
+
+
+def test_canonical_factor_is_one_without_a_canonical_camera():
+    K = torch.tensor([[50.0, 0, W / 2], [0, 50, H / 2], [0, 0, 1]]).expand(2, 3, 3, 3)
+    assert canonical_factor(K, W, 0.0).tolist() == [1.0, 1.0]
+    torch.testing.assert_close(canonical_factor(K, W, 1.0), torch.full((2,), 50 / W))

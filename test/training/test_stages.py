@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,21 @@ def test_the_words_stage_hands_fine_tokens_to_the_box_decoder(model, batch, make
         output = stage(batch, 0.0)
         output.loss.backward()
     assert torch.isfinite(output.loss)
+
+
+def test_metric_depth_is_taught_for_the_canonical_camera(model, batch, joint):
+    """Scaling lens and depth alike leaves what is to be learnt as it was."""
+    only_metric = recipe.LossRecipe(
+        camera=0, depth=0, points=0, language=0, grounding=0, oracle_label=0, oracle_color=0
+    )
+    longer = replace(batch, K=batch.K * torch.tensor([[2.0], [2.0], [1.0]]), depth=2 * batch.depth)
+    found = {}
+    for focal in (0.0, 0.8):
+        model.config.metric_focal = focal
+        stage = joint(model, losses=only_metric)
+        found[focal] = [stage(b, 0.0).terms["metric"].item() for b in (batch, longer)]
+    assert found[0.8][1] == pytest.approx(found[0.8][0], rel=1e-3)
+    assert abs(found[0.0][1] - found[0.0][0]) > 0.1 * found[0.0][0]
 
 
 def test_places_and_boxes_keep_float32_under_autocast(model, batch, make_recipe):

@@ -52,6 +52,8 @@ class VidLLMConfig(PretrainedConfig):
         metric_full_size: read the bins at image size rather than at 8 times the grid (then depth
             is resized bilinearly).
         min_depth_m, max_depth_m: range of the bins.
+        metric_focal: focal length over image width of the camera that metric depth is said for
+            (metric_geometry.py brings it to the window's); 0 says it for the window's own.
         scale_alignment: "least_squares", "log_median" (robust), "metric_only" (metric depth used
             directly) or "none".
         scale_frames: frames sampled for the scene's scale.
@@ -108,6 +110,7 @@ class VidLLMConfig(PretrainedConfig):
         metric_embedding: int = 32,
         metric_centers: str = "residual",
         metric_full_size: bool = False,
+        metric_focal: float = 0.0,
         min_depth_m: float = 0.1,
         max_depth_m: float = 10.0,
         scale_alignment: str = "least_squares",
@@ -160,6 +163,7 @@ class VidLLMConfig(PretrainedConfig):
         self.metric_embedding = metric_embedding
         self.metric_centers = metric_centers
         self.metric_full_size = metric_full_size
+        self.metric_focal = metric_focal
         self.min_depth_m = min_depth_m
         self.max_depth_m = max_depth_m
         self.scale_alignment = scale_alignment

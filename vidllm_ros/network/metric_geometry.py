@@ -89,7 +89,10 @@ def to_metric(geometry: GeometryOutput, config: VidLLMConfig) -> MetricGeometry:
     mode = config.scale_alignment
     relative = geometry.depth_rel.detach().float()
     confidence = geometry.depth_confidence.detach().float()
-    metric = _metric_depth(geometry, config)
+    encoding = geometry.pose_encodings[-1].detach().float()
+    T_camera_world, K = decode_pose(encoding, *geometry.image_size)
+    factor = canonical_factor(K, geometry.image_size[1], config.metric_focal)
+    metric = _metric_depth(geometry, config) * factor[:, None, None, None]
     depth = metric if mode == "metric_only" else relative
     valid = torch.isfinite(depth) & (depth > 0) & torch.isfinite(confidence)
     fits = [
@@ -105,8 +108,6 @@ def to_metric(geometry: GeometryOutput, config: VidLLMConfig) -> MetricGeometry:
         for b in range(len(relative))
     ]
     scale = torch.stack([fit.scale for fit in fits])
-    encoding = geometry.pose_encodings[-1].detach().float()
-    T_camera_world, K = decode_pose(encoding, *geometry.image_size)
     T_world_camera = relative_to_first(T_camera_world)
     T_world_camera[..., :3, 3] *= scale[:, None, None]
     return MetricGeometry(
@@ -155,8 +156,7 @@ def with_lens(metric: MetricGeometry, K: Tensor) -> MetricGeometry:
         K: (B, F, 3, 3), px.
     """
     K = K.to(metric.K)
-    focal = [lens[..., [0, 1], [0, 1]].log().mean(-1) for lens in (K, metric.K)]  # (B, F)
-    factor = (_median(focal[0]) - _median(focal[1])).exp()  # (B,)
+    factor = window_focal(K) / window_focal(metric.K)  # (B,)
     T_world_camera = metric.T_world_camera.clone()
     T_world_camera[..., :3, 3] *= factor[:, None, None]
     return replace(
@@ -168,9 +168,28 @@ def with_lens(metric: MetricGeometry, K: Tensor) -> MetricGeometry:
     )
 
 
-def _median(rows: Tensor) -> Tensor:
-    """Median along the last axis, the mean of the middle two where even, (B,)."""
-    return torch.quantile(rows.float(), 0.5, dim=-1)
+def window_focal(K: Tensor) -> Tensor:
+    """Return the focal length of windows, (B, F, 3, 3) -> (B,), px: median over the frames.
+
+    Of each frame the geometric mean of both axes counts; the median of an even number is the mean
+    of the middle two, in logarithms.
+    """
+    focal = K[..., [0, 1], [0, 1]].float().log().mean(-1)  # (B, F)
+    return torch.quantile(focal, 0.5, dim=-1).exp()
+
+
+def canonical_factor(K: Tensor, width: int, focal: float) -> Tensor:
+    """Return what turns the canonical camera's depth into that of a window's camera, (B,).
+
+    Source: Metric3D (arXiv 2307.10984), whose labels are scaled like this.
+
+    Args:
+        K: the window's intrinsics, true or predicted, (B, F, 3, 3), px.
+        width: of the image, px.
+        focal: the canonical camera's, over the image's width; 0 where there is none: ones.
+    """
+    own = window_focal(K)
+    return own / (focal * width) if focal else torch.ones_like(own)
 
 
 def relative_to_first(T_camera_world: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vidllm_ros.data.scene_batch import SceneBatch
 from vidllm_ros.network.camera_head import encode_pose
-from vidllm_ros.network.metric_geometry import GeometryOutput
+from vidllm_ros.network.metric_geometry import GeometryOutput, canonical_factor
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training import losses
 from vidllm_ros.training.distillation import OracleTeacher, TeacherHeads
@@ -45,7 +45,7 @@ def own_geometry_share(progress: float, recipe: Recipe) -> float:
 
 
 def reconstruction_losses(
-    terms: Terms, output: GeometryOutput, batch: SceneBatch, recipe: Recipe
+    terms: Terms, output: GeometryOutput, batch: SceneBatch, recipe: Recipe, focal: float = 0.0
 ) -> None:
     """Add camera, depth, point and metric losses (eq. 8, 9).
 
@@ -54,6 +54,7 @@ def reconstruction_losses(
         output: of the reconstruction branch; dense maps cover its `dense_frames` only.
         batch: truth.
         recipe: weights.
+        focal: `metric_focal` of the network's configuration.
     """
     weights, dense = recipe.losses, output.dense_frames
     height, width = batch.images.shape[-2:]
@@ -83,7 +84,8 @@ def reconstruction_losses(
         )
         terms.add("points", points, weights.points)
     form = losses.metric_depth_loss if weights.metric_form == "eq9" else losses.silog_loss
-    metric_truth = batch.depth[:, dense]
+    own = canonical_factor(batch.K, width, focal)
+    metric_truth = batch.depth[:, dense] / own[:, None, None, None]
     terms.add("metric", form(output.metric_depth.depth, metric_truth, valid), weights.metric)
     with torch.no_grad():
         error = (output.metric_depth.depth - metric_truth).abs() / metric_truth.clamp(min=1e-3)
@@ -133,7 +135,7 @@ class JointStage(nn.Module):
             with watch(self.model.aggregator) as watched:
                 output = self.model.geometry(batch.images, dense)
             self._guide(terms, self.probes, watched, batch)
-        reconstruction_losses(terms, output, batch, self.recipe)
+        reconstruction_losses(terms, output, batch, self.recipe, self.model.config.metric_focal)
         semantic = output.adapter.semantic
         if self.oracle is not None:
             label, color = self.oracle(semantic, batch.patch_labels, batch.patch_colors)
