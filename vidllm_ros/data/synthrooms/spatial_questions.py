@@ -182,6 +182,9 @@ def meters(length_m: float) -> tuple[str, ...]:
     """Return a length with one decimal, and the neighbours within 7 % or 5 cm, nearest first."""
     tenths = round(length_m * 10)
     slack = max(0.05, 0.07 * length_m)
-    close = [t for t in range(1, 200) if abs(t / 10 - length_m) <= slack and t != tenths]
+    around = range(
+        max(1, int((length_m - slack) * 10)), min(200, int((length_m + slack) * 10) + 2)
+    )
+    close = [t for t in around if abs(t / 10 - length_m) <= slack and t != tenths]
     close.sort(key=lambda t: (abs(t / 10 - length_m), t))
     return tuple(f"{t / 10:.1f}" for t in (tenths, *close))
