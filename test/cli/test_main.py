@@ -101,3 +101,20 @@ def test_an_interrupt_during_the_imports_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr("vidllm_ros.cli.main.import_module", interrupted)
     assert main.main(["infer", "film.mp4"]) == 130
     assert capsys.readouterr().err == ""
+
+
+def test_memory_that_ends_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def too_much() -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes.\nmore")
+
+    assert command.run_command(too_much, "x", []) == command.FAILED
+    said = capsys.readouterr().err
+    assert said.startswith("vidllm x: expected to get by with the memory there is")
+    assert "you tried 9 bytes. more" in said
+    assert said.count("\n") == 1
+
+    def broken() -> None:
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        command.run_command(broken, "x", [])

@@ -19,6 +19,10 @@ from rich.console import Console
 
 FAILED = 1
 INTERRUPTED = 130
+MEMORY_ENDED = (
+    "expected to get by with the memory there is, got no more; close other programs, or take "
+    "fewer frames, a smaller model or another device"
+)
 TOPIC_HELP = "image topic of a rosbag2 with several cameras"
 
 
@@ -44,6 +48,13 @@ def run_command(command: Callable[..., Any], name: str, argv: Sequence[str] | No
         if os.environ.get("VIDLLM_TRACEBACK"):
             raise
         complain(f"vidllm {name}: {one_sentence(error)}")
+        return FAILED
+    except (MemoryError, RuntimeError) as error:
+        from vidllm_ros.streaming.memory_steps import is_out_of_memory
+
+        if os.environ.get("VIDLLM_TRACEBACK") or not is_out_of_memory(error):
+            raise
+        complain(f"vidllm {name}: {MEMORY_ENDED} ({one_sentence(error)})")
         return FAILED
     return 0
 
