@@ -103,7 +103,9 @@ def test_an_interrupt_during_the_imports_is_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_memory_that_ends_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_that_ends_is_one_sentence(capsys, monkeypatch):
+    monkeypatch.delenv("VIDLLM_TRACEBACK", raising=False)
+
     def too_much() -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes.\nmore")
 

@@ -150,3 +150,16 @@ def test_given_boxes_get_features_of_the_right_width(name):
     assert torch.isfinite(out).all()
     patches.mask[0] = False
     assert torch.isfinite(getattr(module, name)(patches, boxes)).all()
+
+
+def test_a_token_half_a_millimetre_outside_a_box_stays_outside_under_autocast():
+    """As bfloat16 the token's place, 1.0505 m from the centre, would be 1.047 m: inside."""
+    patches = ScenePatches(
+        torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]),
+        torch.tensor([[[0.1, 0.0, 0.0], [1.0505, 0.0, 0.0]]]),
+        torch.ones(1, 2, dtype=torch.bool),
+    )
+    box = BoxBatch(torch.zeros(1, 1, 3), torch.full((1, 1, 3), 2.0), torch.eye(3)[None, None])
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = pool_boxes(patches, box)
+    assert pooled[0, 0].tolist() == [1.0, 0.0]

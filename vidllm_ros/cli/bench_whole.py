@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vidllm_ros import prompts
 from vidllm_ros.network.account import Workload
@@ -108,13 +109,16 @@ class WholeCalls:
 
         They are repeated; where there are none, zeros are read, which take as long.
         """
-        scene, count = rec.scene, self._scene_tokens
-        self.pooled_tokens = own = len(scene.tokens)
-        if not own:
-            tokens = scene.tokens.new_zeros(count, scene.tokens.shape[1])
-            return replace(scene, tokens=tokens, positions=scene.positions.new_zeros(count, 3))
-        rows = torch.arange(count, device=scene.tokens.device) % own
-        return replace(scene, tokens=scene.tokens[rows], positions=scene.positions[rows])
+        scene = rec.scene
+        self.pooled_tokens = len(scene.tokens)
+        tokens, positions = filled(scene.tokens, scene.positions, self._scene_tokens)
+        fine: tuple[Tensor | None, Tensor | None] = (None, None)
+        if scene.fine_tokens is not None and scene.fine_positions is not None:
+            count = self.model.config.grounding_tokens
+            fine = filled(scene.fine_tokens, scene.fine_positions, count)
+        return replace(
+            scene, tokens=tokens, positions=positions, fine_tokens=fine[0], fine_positions=fine[1]
+        )
 
     @torch.inference_mode()
     def first_word(self, scene: SceneContext) -> str:
@@ -130,6 +134,14 @@ class WholeCalls:
                 1,
             )
         return said.text
+
+
+def filled(tokens: Tensor, positions: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Repeat tokens (M, C) and positions (M, 3) to `count` of them; zeros where there are none."""
+    if not len(tokens):
+        return tokens.new_zeros(count, tokens.shape[1]), positions.new_zeros(count, 3)
+    rows = torch.arange(count, device=tokens.device) % len(tokens)
+    return tokens[rows], positions[rows]
 
 
 def whole_report(seconds: dict[str, list[float]], whole: WholeCalls) -> dict[str, Any]:

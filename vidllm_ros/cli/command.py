@@ -50,9 +50,11 @@ def run_command(command: Callable[..., Any], name: str, argv: Sequence[str] | No
         complain(f"vidllm {name}: {one_sentence(error)}")
         return FAILED
     except (MemoryError, RuntimeError) as error:
-        from vidllm_ros.streaming.memory_steps import is_out_of_memory
+        if os.environ.get("VIDLLM_TRACEBACK"):
+            raise
+        from vidllm_ros.streaming.memory_steps import is_out_of_memory  # torch: seconds to import
 
-        if os.environ.get("VIDLLM_TRACEBACK") or not is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         complain(f"vidllm {name}: {MEMORY_ENDED} ({one_sentence(error)})")
         return FAILED

@@ -210,6 +210,13 @@ class VidLLMConfig(PretrainedConfig):
         if not self.grounding_neighbours or min(self.grounding_neighbours) < 1:
             got = self.grounding_neighbours
             raise ValueError(f"grounding_neighbours: expected counts of at least 1, got {got}")
+        if self.metric_focal < 0:
+            raise ValueError(f"metric_focal: expected 0 or above, got {self.metric_focal}")
+        if self.grounding_tokens and self.grounding_tokens < self.max_scene_tokens:
+            raise ValueError(
+                f"grounding_tokens: expected 0 or at least max_scene_tokens "
+                f"({self.max_scene_tokens}), got {self.grounding_tokens}"
+            )
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size: expected a multiple of {self.patch_size} px, got {self.image_size}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Float32 that is float32: neither autocast nor TF32, for the few layers whose last bits count.
+"""Float32 that is float32: neither autocast nor TF32, for the few sums whose last bits count.
 
 PyTorch lets cuDNN's convolutions round float32 to TF32 (10 bits, hardly more than bfloat16's 7)
-unless told otherwise, and products too where somebody asked for speed. Used by metric_depth.py and
-camera_head.py; everything else keeps the precision of the run.
+unless told otherwise, and products too where somebody asked for speed. Used for metric depth, the
+camera head, and wherever poses and places are multiplied; the rest keeps the precision of the run.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ class MetricDepthOutput:
     """Depth and how it came about; F = B*S frames, (h', w') the size the bins were read at.
 
     Attributes:
-        depth: (B, S, H, W), m, float32, inside [min_depth_m, max_depth_m].
+        depth: (B, S, H, W), m, float32, inside [min_depth_m, max_depth_m]; of the canonical camera
+            where the configuration has one (metric_geometry.py brings it to the window's).
         probabilities: of the bins, (F, A, h', w'); None where they were not kept.
         centers: of the bins at every pixel, (F, A, h', w'), m; likewise.
     """

@@ -32,7 +32,8 @@ class GeometryOutput:
         depth_confidence: (B, F, H, W), >= 1.
         points: (B, F, H, W, 3), relative units, in training with a point head only.
         points_confidence: (B, F, H, W), likewise.
-        metric_depth: of the F frames, m; of `metric_frames` only where these are named.
+        metric_depth: of the F frames, m, as a camera of `metric_focal` would have it where the
+            configuration names one; of `metric_frames` only where these are named.
         adapter: both token streams, all S frames.
         dense_frames: which frames have dense maps, (F,).
         image_size: (H, W), px.

@@ -117,7 +117,7 @@ def scene_state(model: VidLLM, scene: SceneContext) -> SceneState:
         patches = replace(patches, fine=fine)
     with model.autocast():
         prefix = model.language.encode_scene(model.projector(patches.tokens))
-        has_tokens = bool(patches.mask.any())
+        has_tokens = bool(patches.for_boxes.mask.any())
         proposals = model.grounding.propose(patches.for_boxes) if has_tokens else None
     state = SceneState(patches, scene.T_world_scene, prefix, proposals)
     model._scenes.put(scene, state)

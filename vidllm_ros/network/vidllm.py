@@ -46,7 +46,7 @@ from vidllm_ros.network.metric_geometry import (
 )
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
 from vidllm_ros.network.pose_refinement import refine_poses
-from vidllm_ros.network.scene_frame import scene_frames
+from vidllm_ros.network.scene_frame import scene_frames, scene_poses
 from vidllm_ros.network.scene_questions import SceneQuestions
 from vidllm_ros.structures import (
     Corners,
@@ -236,9 +236,8 @@ class VidLLM(SceneQuestions, PreTrainedModel):
             patches placed in the scene's frame, and T_scene_world of each window, (B, 4, 4).
         """
         depth, K, T_world_camera = depth.detach(), K.detach(), T_world_camera.detach()
-        with full_float32(depth.device):
-            T_scene_world = scene_frames(self.config.scene_frame, depth, valid, K, T_world_camera)
-            T_scene_camera = T_scene_world[:, None] @ T_world_camera.float()
+        T_scene_world = scene_frames(self.config.scene_frame, depth, valid, K, T_world_camera)
+        T_scene_camera = scene_poses(T_scene_world, T_world_camera)
         return self.patches(semantic, depth, K, T_scene_camera, valid), T_scene_world
 
     def predicted_scene(self, geometry: GeometryOutput) -> tuple[ScenePatches, Tensor]:

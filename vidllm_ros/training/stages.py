@@ -45,7 +45,7 @@ def own_geometry_share(progress: float, recipe: Recipe) -> float:
 
 
 def reconstruction_losses(
-    terms: Terms, output: GeometryOutput, batch: SceneBatch, recipe: Recipe, focal: float = 0.0
+    terms: Terms, output: GeometryOutput, batch: SceneBatch, recipe: Recipe, focal: float
 ) -> None:
     """Add camera, depth, point and metric losses (eq. 8, 9).
 

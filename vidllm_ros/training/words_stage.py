@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from vidllm_ros.data.scene_batch import SceneBatch, Sentence
-from vidllm_ros.network.full_float32 import full_float32
 from vidllm_ros.network.metric_geometry import MetricGeometry
 from vidllm_ros.network.patches3d import (
     ScenePatches,
@@ -26,6 +25,7 @@ from vidllm_ros.network.patches3d import (
     patch_center_depth,
     pool_voxels,
 )
+from vidllm_ros.network.scene_frame import scene_poses
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
 from vidllm_ros.training.recipe import Recipe
@@ -42,29 +42,29 @@ class PooledScene:
     """One window as the language branch reads it.
 
     Attributes:
-        tokens: (M, C).
+        tokens: (M, C), in the precision of the run.
         positions: (M, 3), m.
-        fine: tokens (M', C) and positions (M', 3) of the box decoder, where it has its own.
         evidence: share of each token's patches that show each object, (M, O).
         targets: the O objects.
         sentences: everything there is to say.
+        fine: tokens (M', C) and positions (M', 3) of the box decoder, where it has its own.
     """
 
     tokens: Tensor
     positions: Tensor
-    fine: tuple[Tensor, Tensor] | None
     evidence: Tensor
     targets: BoxTargets
     sentences: tuple[Sentence, ...]
+    fine: tuple[Tensor, Tensor] | None = None
 
     def to(self, device: torch.device) -> PooledScene:
         return PooledScene(
             self.tokens.to(device),
             self.positions.to(device),
-            None if self.fine is None else (self.fine[0].to(device), self.fine[1].to(device)),
             self.evidence.to(device),
             self.targets.to(device),
             self.sentences,
+            None if self.fine is None else (self.fine[0].to(device), self.fine[1].to(device)),
         )
 
 
@@ -90,7 +90,9 @@ class WordsStage(nn.Module):
         return self.buffer
 
     def set_extra_state(self, state: list[PooledScene]) -> None:
-        self.buffer = list(state)
+        # Scenes remembered by a network that pooled otherwise are not what this one reads.
+        has_fine = bool(self.model.config.grounding_tokens)
+        self.buffer = [scene for scene in state if (scene.fine is not None) == has_fine]
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -140,8 +142,7 @@ class WordsStage(nn.Module):
         shown = shows(batch.patch_objects, targets)
         size = self.model.config.patch_size
         depth, good = patch_center_depth(metric.depth.float(), metric.valid, size)
-        with full_float32(depth.device):
-            T_scene_camera = T_scene_world[:, None] @ metric.T_world_camera.float()
+        T_scene_camera = scene_poses(T_scene_world, metric.T_world_camera)
         points = lift_patches(depth, metric.K.float(), T_scene_camera, size)
         flat = ScenePatches(
             shown.flatten(1, 2), points.flatten(1, 2), good.flatten(2).flatten(1, 2)
@@ -152,12 +153,12 @@ class WordsStage(nn.Module):
             raise AssertionError("evidence and tokens were pooled differently")
         return [
             PooledScene(
-                scene.tokens[i, real].float(),
+                scene.tokens[i, real],
                 scene.positions[i, real],
-                own_tokens(scene.fine, i),
                 evidence.tokens[i, real][:, : len(targets[i])],
                 targets[i],
                 batch.sentences[i],
+                own_tokens(scene.fine, i),
             )
             for i, real in enumerate(scene.mask)
         ]
@@ -192,7 +193,11 @@ def join_scenes(scenes: Sequence[PooledScene]) -> ScenePatches:
     """Pad scenes to one batch."""
     joined = pad_patches([(scene.tokens, scene.positions) for scene in scenes])
     fine = [scene.fine for scene in scenes if scene.fine is not None]
-    return replace(joined, fine=pad_patches(fine)) if fine else joined
+    if not fine:
+        return joined
+    if len(fine) < len(scenes):
+        raise ValueError(f"scenes: expected fine tokens in all or none, got {len(fine)} of them")
+    return replace(joined, fine=pad_patches(fine))
 
 
 def pad_patches(scenes: Sequence[tuple[Tensor, Tensor]]) -> ScenePatches:
@@ -200,15 +205,15 @@ def pad_patches(scenes: Sequence[tuple[Tensor, Tensor]]) -> ScenePatches:
     counts = torch.tensor([len(tokens) for tokens, _ in scenes])
     mask = torch.arange(int(counts.max())) < counts[:, None]
     tokens, positions = (pad(part) for part in zip(*scenes, strict=True))
-    return ScenePatches(tokens, positions, mask.to(tokens.device))
+    return ScenePatches(tokens.float(), positions, mask.to(tokens.device))
 
 
 def own_tokens(patches: ScenePatches | None, scene: int) -> tuple[Tensor, Tensor] | None:
-    """Return one scene's real tokens, (M, C) in float32, and positions, (M, 3)."""
+    """Return one scene's real tokens, (M, C), and positions, (M, 3)."""
     if patches is None:
         return None
     real = patches.mask[scene]
-    return patches.tokens[scene, real].float(), patches.positions[scene, real]
+    return patches.tokens[scene, real], patches.positions[scene, real]
 
 
 def shuffled(sentences: Sequence[Sentence]) -> list[Sentence]:
