@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from vidllm_ros.cli.command import note, run_command
 from vidllm_ros.cli.output_files import check_file_target, write_picture
@@ -65,6 +66,8 @@ def draw_curves(
 ) -> Figure:
     """Draw one panel a name; smoothed terms of the log as lines, metrics with dots.
 
+    A run has one colour in all panels, also where it alone has the name.
+
     Raises:
         ValueError: no run has a name.
     """
@@ -75,13 +78,13 @@ def draw_curves(
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, name in zip(grid, wanted, strict=False):
         drawn = 0
-        for run, (log, curve) in read.items():
+        for number, (log, curve) in enumerate(read.values()):
             rows, style = [row for row in log if name in row], "-"
             if not rows:
                 rows, style = [row for row in curve if name in row], "o-"
             if rows:
                 points = [row["scenes"] for row in rows], [row[name] for row in rows]
-                axes.plot(*points, style, ms=3, lw=1, label=run.name)
+                axes.plot(*points, style, ms=3, lw=1, color=f"C{number}")
                 drawn += 1
         if not drawn:
             raise ValueError(f"terms: expected names in the runs' logs, got {name!r}")
@@ -92,7 +95,8 @@ def draw_curves(
         axes.set_visible(False)
     grid[0].set_xlabel("scenes seen", fontsize=8)
     if len(read) > 1:
-        grid[0].legend(fontsize=7)
+        handles = [Line2D([], [], color=f"C{i}", label=run.name) for i, run in enumerate(read)]
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(read), fontsize=8)
     return figure
 
 
