@@ -144,8 +144,8 @@ class SceneContext:
         T_world_camera: camera poses in the window's world, (S, 4, 4), m.
         T_world_scene: from the scene's frame to the window's world, (4, 4), m; the two are the
             same unless the network reads scenes along the room (network/scene_frame.py).
-        fine_tokens, fine_positions: like `tokens` and `positions`, pooled less, (M', C) and
-            (M', 3), where the box decoder reads more of them; else None.
+        fine: tokens (M', C) and positions (M', 3) that are pooled less, where the box decoder
+            reads those; else None.
         extent_m: distance of the farthest token from the window's origin.
     """
 
@@ -154,16 +154,13 @@ class SceneContext:
     stamps_ns: tuple[int, ...]
     T_world_camera: NDArray[np.float64]
     T_world_scene: NDArray[np.float64] = field(default_factory=lambda: np.eye(4), kw_only=True)
-    fine_tokens: torch.Tensor | None = field(default=None, kw_only=True)
-    fine_positions: torch.Tensor | None = field(default=None, kw_only=True)
+    fine: tuple[torch.Tensor, torch.Tensor] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_shape("T_world_scene", self.T_world_scene, (4, 4))
-        if (self.fine_tokens is None) != (self.fine_positions is None):
-            raise ValueError("fine_tokens, fine_positions: expected both or neither, got one")
-        if self.fine_tokens is not None and self.fine_positions is not None:
-            check_shape("fine_tokens", self.fine_tokens, (None, None))
-            check_shape("fine_positions", self.fine_positions, (len(self.fine_tokens), 3))
+        if self.fine is not None:
+            check_shape("fine tokens", self.fine[0], (None, None))
+            check_shape("fine positions", self.fine[1], (len(self.fine[0]), 3))
         check_shape("tokens", self.tokens, (None, None))
         check_shape("positions", self.positions, (len(self.tokens), 3))
         check_shape("T_world_camera", self.T_world_camera, (len(self.stamps_ns), 4, 4))

@@ -18,7 +18,7 @@ from torch.nn import functional
 from vidllm_ros.network import full_float32 as module
 from vidllm_ros.network.camera_head import CameraHead
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.full_float32 import full_float32
+from vidllm_ros.network.full_float32 import exact_product, full_float32
 from vidllm_ros.network.metric_depth import MetricDepth
 
 CPU = torch.device("cpu")
@@ -180,3 +180,14 @@ def test_the_layers_that_promise_float32_run_in_it(monkeypatch: pytest.MonkeyPat
     assert {state for *_, state in inside} == {EXACT}
     assert precisions() == FAST
     assert lean.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_exact_products_are_float32_at_least_under_autocast(dtype):
+    generator = torch.Generator().manual_seed(3)
+    first, second = (3 * torch.randn(2, 5, 4, 4, generator=generator).to(dtype) for _ in range(2))
+    wanted = first.double() @ second.double()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = exact_product(first, second)
+    assert found.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(found.double(), wanted, atol=1e-4, rtol=1e-5)

@@ -275,8 +275,10 @@ def test_boxes_come_from_the_fine_tokens_where_a_scene_has_them(model, scene):
         scene.positions,
         scene.stamps_ns,
         scene.T_world_camera,
-        fine_tokens=scene.tokens.repeat(2, 1),
-        fine_positions=torch.cat([scene.positions, scene.positions + 5.0]),
+        fine=(
+            scene.tokens.repeat(2, 1),
+            torch.cat([scene.positions, scene.positions + 5.0]),
+        ),
     )
     with torch.inference_mode():
         plain, more = (scene_queries.scene_state(model, s) for s in (scene, fine))

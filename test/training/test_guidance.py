@@ -107,3 +107,11 @@ def test_guides_teach_the_attention_and_leave_no_hook(batch):
     assert curve[-1][4] > 0.9
     assert not aggregator._forward_hooks
     assert all(not block.attn._forward_pre_hooks for block in aggregator.global_blocks)
+
+
+def test_correspondences_are_not_rounded_by_autocast(batch):
+    plain = guidance.patch_truth(batch, torch.tensor([2.0]), 14)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = guidance.patch_truth(batch, torch.tensor([2.0]), 14)
+    for name, value in vars(plain).items():
+        torch.testing.assert_close(getattr(half, name), value)

@@ -143,3 +143,12 @@ def test_equation_9_sees_scale_and_ignores_empty_images(scene):
     assert doubled.item() == pytest.approx(math.log(2) ** 2, rel=1e-4)
     nothing = losses.metric_depth_loss(scene["depth"], scene["depth"], torch.zeros_like(valid))
     assert nothing.item() == 0.0
+
+
+def test_the_truth_is_not_rounded_by_autocast(scene):
+    given = [scene[name] for name in ("depth", "valid", "K", "T_world_camera")]
+    plain = losses.normalise_scene(*given)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = losses.normalise_scene(*given)
+    for name, value in vars(plain).items():
+        torch.testing.assert_close(getattr(half, name), value)

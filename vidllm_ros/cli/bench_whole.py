@@ -112,13 +112,9 @@ class WholeCalls:
         scene = rec.scene
         self.pooled_tokens = len(scene.tokens)
         tokens, positions = filled(scene.tokens, scene.positions, self._scene_tokens)
-        fine: tuple[Tensor | None, Tensor | None] = (None, None)
-        if scene.fine_tokens is not None and scene.fine_positions is not None:
-            count = self.model.config.grounding_tokens
-            fine = filled(scene.fine_tokens, scene.fine_positions, count)
-        return replace(
-            scene, tokens=tokens, positions=positions, fine_tokens=fine[0], fine_positions=fine[1]
-        )
+        count = self.model.config.grounding_tokens
+        fine = None if scene.fine is None else filled(*scene.fine, count)
+        return replace(scene, tokens=tokens, positions=positions, fine=fine)
 
     @torch.inference_mode()
     def first_word(self, scene: SceneContext) -> str:

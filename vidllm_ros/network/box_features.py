@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.full_float32 import full_float32
+from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.layers import Mlp
 from vidllm_ros.network.patches3d import PositionMlp, ScenePatches
 
@@ -47,8 +47,7 @@ def pool_boxes(patches: ScenePatches, boxes: BoxBatch) -> Tensor:
     """
     tokens, positions, mask = patches.tokens, patches.positions, patches.mask
     offset = positions[:, None] - boxes.center[:, :, None]  # (B, R, M, 3)
-    with full_float32(offset.device):
-        local = torch.einsum("brmi,brij->brmj", offset.float(), boxes.rotation.float())
+    local = exact_product(offset, boxes.rotation)
     inside = (local.abs() <= boxes.size[:, :, None] / 2 + MARGIN_M).all(-1) & mask[:, None]
     distance = offset.norm(dim=-1).masked_fill(~mask[:, None], torch.inf)
     nearest = torch.zeros_like(inside).scatter(-1, distance.argmin(-1, keepdim=True), True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from vidllm_ros.network.camera_head import decode_pose
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.cross_task_adapter import AdapterOutput
+from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.metric_depth import MetricDepthOutput
 from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.network.scale_alignment import align_scale, confidence_weights, frames_read
@@ -198,8 +199,8 @@ def relative_to_first(T_camera_world: Tensor) -> Tensor:
     rotation, translation = T_camera_world[..., :3, :3], T_camera_world[..., :3, 3:]
     inverse = T_camera_world.clone()  # T_w_camera, w the branch's own world
     inverse[..., :3, :3] = rotation.mT
-    inverse[..., :3, 3:] = -rotation.mT @ translation
-    T_world_camera = T_camera_world[:, :1] @ inverse
+    inverse[..., :3, 3:] = -exact_product(rotation.mT, translation)
+    T_world_camera = exact_product(T_camera_world[:, :1], inverse)
     T_world_camera[:, 0] = torch.eye(4, device=T_camera_world.device)
     return T_world_camera
 
@@ -221,7 +222,7 @@ def to_reconstruction(
         T_scene_world: (1, 4, 4), a rotation: the frame of the pooled scene's positions.
     """
     T_world_camera = metric.T_world_camera[0].double().cpu().numpy()
-    real, fine = patches.mask[0], patches.fine
+    tokens, positions = patches.of_scene(0)
     return Reconstruction(
         images=frames.images,
         stamps_ns=frames.stamps_ns,
@@ -233,13 +234,12 @@ def to_reconstruction(
         scale=float(metric.scale[0]),
         scale_spread=float(metric.spread[0]),
         scene=SceneContext(
-            patches.tokens[0, real],
-            patches.positions[0, real],
+            tokens,
+            positions,
             frames.stamps_ns,
             T_world_camera,
             T_world_scene=T_scene_world[0].double().cpu().numpy().T,  # a rotation: its inverse
-            fine_tokens=None if fine is None else fine.tokens[0, fine.mask[0]],
-            fine_positions=None if fine is None else fine.positions[0, fine.mask[0]],
+            fine=None if patches.fine is None else patches.fine.of_scene(0),
         ),
         frame_id=frames.frame_id,
     )

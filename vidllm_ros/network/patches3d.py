@@ -44,6 +44,11 @@ class ScenePatches:
         """What the box decoder reads."""
         return self if self.fine is None else self.fine
 
+    def of_scene(self, scene: int) -> tuple[Tensor, Tensor]:
+        """Return one scene's real tokens, (M, C), and positions, (M, 3), m."""
+        real = self.mask[scene]
+        return self.tokens[scene, real], self.positions[scene, real]
+
 
 class PositionMlp(nn.Module):
     """Embed metres: Linear - LayerNorm - ReLU - Linear on raw coordinates, as LLaVA-3D does.

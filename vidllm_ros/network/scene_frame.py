@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from vidllm_ros.geometry.room_axes import SeenViews, room_frame
-from vidllm_ros.network.full_float32 import full_float32
 
 
 def scene_frames(
@@ -43,14 +42,3 @@ def scene_frames(
         for b in range(len(depth))
     ]
     return torch.stack([torch.from_numpy(T).float() for T in found]).to(device)
-
-
-def scene_poses(T_scene_world: Tensor, T_world_camera: Tensor) -> Tensor:
-    """Return T_scene_camera, (B, F, 4, 4), m, in float32 whatever the run's precision.
-
-    Args:
-        T_scene_world: of `scene_frames`, (B, 4, 4).
-        T_world_camera: (B, F, 4, 4), m.
-    """
-    with full_float32(T_world_camera.device):
-        return T_scene_world[:, None].float() @ T_world_camera.float()

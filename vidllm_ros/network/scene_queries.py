@@ -112,9 +112,8 @@ def scene_state(model: VidLLM, scene: SceneContext) -> SceneState:
     if known is not None:
         return known
     patches = _patches(scene.tokens, scene.positions, model.device)
-    if scene.fine_tokens is not None and scene.fine_positions is not None:
-        fine = _patches(scene.fine_tokens, scene.fine_positions, model.device)
-        patches = replace(patches, fine=fine)
+    if scene.fine is not None:
+        patches = replace(patches, fine=_patches(*scene.fine, model.device))
     with model.autocast():
         prefix = model.language.encode_scene(model.projector(patches.tokens))
         has_tokens = bool(patches.for_boxes.mask.any())

@@ -31,7 +31,7 @@ from vidllm_ros.network.dense_head import build_depth_head, build_point_head
 from vidllm_ros.network.encoder import Encoder, EncoderOutput
 from vidllm_ros.network.first_values import start_from_scratch
 from vidllm_ros.network.frame_cache import FrameCache
-from vidllm_ros.network.full_float32 import full_float32
+from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.grounding import GroundingDecoder
 from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import Mlp
@@ -46,7 +46,7 @@ from vidllm_ros.network.metric_geometry import (
 )
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
 from vidllm_ros.network.pose_refinement import refine_poses
-from vidllm_ros.network.scene_frame import scene_frames, scene_poses
+from vidllm_ros.network.scene_frame import scene_frames
 from vidllm_ros.network.scene_questions import SceneQuestions
 from vidllm_ros.structures import (
     Corners,
@@ -210,13 +210,8 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         return AdapterOutput(adapted.geometry, apart.semantic, adapted.bridge)
 
     def metric_geometry(self, geometry: GeometryOutput) -> MetricGeometry:
-        """Bring the relative reconstruction to metres, detached; see metric_geometry.py.
-
-        In float32 whatever the run's precision: bfloat16 has 8 mm steps at 2 m, and a quarter of a
-        degree.
-        """
-        with full_float32(geometry.depth_rel.device):
-            return to_metric(geometry, self.config)
+        """Bring the relative reconstruction to metres, detached; see metric_geometry.py."""
+        return to_metric(geometry, self.config)
 
     def scene_tokens(
         self, semantic: Tensor, depth: Tensor, K: Tensor, T_world_camera: Tensor, valid: Tensor
@@ -237,7 +232,7 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         """
         depth, K, T_world_camera = depth.detach(), K.detach(), T_world_camera.detach()
         T_scene_world = scene_frames(self.config.scene_frame, depth, valid, K, T_world_camera)
-        T_scene_camera = scene_poses(T_scene_world, T_world_camera)
+        T_scene_camera = exact_product(T_scene_world[:, None], T_world_camera)
         return self.patches(semantic, depth, K, T_scene_camera, valid), T_scene_world
 
     def predicted_scene(self, geometry: GeometryOutput) -> tuple[ScenePatches, Tensor]:

@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
+from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.grounding import BoxLayer
 from vidllm_ros.training.losses import masked_mean, shared_mean
 
@@ -123,7 +124,7 @@ def diou(
         target_size: full edges, (..., 3), m.
         axes: target's rotation, (..., 3, 3).
     """
-    offset = ((center - target_center)[..., None, :] @ axes)[..., 0, :]
+    offset = exact_product((center - target_center)[..., None, :], axes)[..., 0, :]
     half, target_half = size / 2, target_size / 2
     low = torch.maximum(offset - half, -target_half)
     high = torch.minimum(offset + half, target_half)

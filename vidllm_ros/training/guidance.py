@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from vidllm_ros.data.scene_batch import SceneBatch
 from vidllm_ros.network.aggregator import Aggregator, AggregatorOutput
+from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.layers import Attention, Block, RotaryTables, rotate
 from vidllm_ros.training.losses import masked_mean, shared_mean, unproject_to_world
 
@@ -113,7 +114,8 @@ def patch_truth(batch: SceneBatch, scale: Tensor, patch_size: int) -> PatchTruth
     points = points.flatten(2, 3)  # (B, S, N, 3)
     valid = batch.valid[:, :, half::patch_size, half::patch_size].flatten(2)
     T_camera_world = torch.linalg.inv(T_world_camera)
-    seen = torch.einsum("btij,bsnj->bstni", T_camera_world[..., :3, :3], points)
+    turned = T_camera_world[:, None, :, :3, :3].mT  # (B, 1, T, 3, 3)
+    seen = exact_product(points[:, :, None], turned)
     seen = seen + T_camera_world[:, None, :, None, :3, 3]  # (B, S, T, N, 3)
     z = seen[..., 2]
     focal_x, focal_y = K[:, None, :, None, 0, 0], K[:, None, :, None, 1, 1]

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
+from vidllm_ros.network.full_float32 import exact_product
+
 POSE_ERROR_CLAMP = 100.0
 PIXEL_ERROR_CLAMP = 100.0
 NORMAL_FLOOR = 1e-4
@@ -102,7 +104,7 @@ def unproject_to_world(depth: Tensor, K: Tensor, T_world_camera: Tensor) -> Tens
     points_camera = torch.stack([x, y, depth], dim=-1)  # (..., H, W, 3)
     rotation = T_world_camera[..., None, :3, :3]
     origin = T_world_camera[..., None, None, :3, 3]
-    return points_camera @ rotation.transpose(-1, -2) + origin
+    return exact_product(points_camera, rotation.transpose(-1, -2)) + origin
 
 
 def normalise_scene(
@@ -125,7 +127,7 @@ def normalise_scene(
     scale = scale.clamp(*SCALE_RANGE)
     rotation = T_world_camera[..., :3, :3]
     origin = T_world_camera[..., :3, 3:]
-    translation = -(rotation.transpose(-1, -2) @ origin)[..., 0]  # of T_camera_world
+    translation = -exact_product(rotation.transpose(-1, -2), origin)[..., 0]  # of T_camera_world
     return RelativeScene(
         scale=scale,
         depth=depth / scale[:, None, None, None],

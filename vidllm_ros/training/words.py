@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotar
 
 from vidllm_ros.data.scene_batch import IGNORED, SceneBatch, Sentence
 from vidllm_ros.network.box_features import BoxBatch
-from vidllm_ros.network.full_float32 import full_float32
+from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training import grounding_losses as grounding
@@ -55,15 +55,12 @@ def box_targets(batch: SceneBatch, T_scene_world: Tensor) -> list[grounding.BoxT
         batch: boxes in the windows' worlds.
         T_scene_world: of every window, (B, 4, 4).
     """
-    with full_float32(batch.boxes[0].center.device):
-        return _box_targets(batch, T_scene_world)
-
-
-def _box_targets(batch: SceneBatch, T_scene_world: Tensor) -> list[grounding.BoxTargets]:
     targets = []
     for boxes, T in zip(batch.boxes, T_scene_world.to(batch.boxes[0].center), strict=True):
-        rotation, size = grounding.canonical_yaw(T[:3, :3] @ boxes.rotation, boxes.size)
-        center = boxes.center @ T[:3, :3].T + T[:3, 3]
+        rotation, size = grounding.canonical_yaw(
+            exact_product(T[:3, :3], boxes.rotation), boxes.size
+        )
+        center = exact_product(boxes.center, T[:3, :3].T) + T[:3, 3]
         target = grounding.BoxTargets(center, size, rotation, boxes.object_ids, boxes.labels)
         targets.append(target.to(batch.images.device))
     return targets

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vidllm_ros.data.scene_batch import SceneBatch, Sentence
+from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.metric_geometry import MetricGeometry
 from vidllm_ros.network.patches3d import (
     ScenePatches,
@@ -25,7 +26,6 @@ from vidllm_ros.network.patches3d import (
     patch_center_depth,
     pool_voxels,
 )
-from vidllm_ros.network.scene_frame import scene_poses
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
 from vidllm_ros.training.recipe import Recipe
@@ -142,7 +142,7 @@ class WordsStage(nn.Module):
         shown = shows(batch.patch_objects, targets)
         size = self.model.config.patch_size
         depth, good = patch_center_depth(metric.depth.float(), metric.valid, size)
-        T_scene_camera = scene_poses(T_scene_world, metric.T_world_camera)
+        T_scene_camera = exact_product(T_scene_world[:, None], metric.T_world_camera)
         points = lift_patches(depth, metric.K.float(), T_scene_camera, size)
         flat = ScenePatches(
             shown.flatten(1, 2), points.flatten(1, 2), good.flatten(2).flatten(1, 2)
@@ -153,12 +153,11 @@ class WordsStage(nn.Module):
             raise AssertionError("evidence and tokens were pooled differently")
         return [
             PooledScene(
-                scene.tokens[i, real],
-                scene.positions[i, real],
+                *scene.of_scene(i),
                 evidence.tokens[i, real][:, : len(targets[i])],
                 targets[i],
                 batch.sentences[i],
-                own_tokens(scene.fine, i),
+                None if scene.fine is None else scene.fine.of_scene(i),
             )
             for i, real in enumerate(scene.mask)
         ]
@@ -206,14 +205,6 @@ def pad_patches(scenes: Sequence[tuple[Tensor, Tensor]]) -> ScenePatches:
     mask = torch.arange(int(counts.max())) < counts[:, None]
     tokens, positions = (pad(part) for part in zip(*scenes, strict=True))
     return ScenePatches(tokens.float(), positions, mask.to(tokens.device))
-
-
-def own_tokens(patches: ScenePatches | None, scene: int) -> tuple[Tensor, Tensor] | None:
-    """Return one scene's real tokens, (M, C), and positions, (M, 3)."""
-    if patches is None:
-        return None
-    real = patches.mask[scene]
-    return patches.tokens[scene, real], patches.positions[scene, real]
 
 
 def shuffled(sentences: Sequence[Sentence]) -> list[Sentence]:
