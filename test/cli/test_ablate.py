@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every row of the ablation runs from its recipes on a tiny network; stopping and going on."""
 
+import dataclasses
 import json
+import threading
+import time
 from pathlib import Path
 
 import matplotlib.image
+import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 
-from vidllm_ros.cli import ablate, curves
+from vidllm_ros.cli import ablate, ablation_run, curves
 from vidllm_ros.cli.ablation_run import AblationRun, AblationSettings
 from vidllm_ros.data.synthrooms import make_scene
 from vidllm_ros.evaluation import ablation
@@ -127,6 +132,73 @@ def test_a_row_is_a_change_of_recipes(tmp_path, row):
         assert holder[setting] == value
 
 
+def share(tmp_path, monkeypatch, rows="full,single_stage,geometry_only", seeds=(0, 1)):
+    """Return the settings of a small ablation and the order in which its runs were made."""
+    made = []
+
+    def run_one(self, folder, recipe):
+        needs = (recipe.init, recipe.geometry_teacher.folder, recipe.semantic_teacher.folder)
+        assert all((Path(need) / ablation_run.RESULT).is_file() for need in needs if need)
+        made.append(folder)
+        time.sleep(0.02)
+        (folder / ablation_run.RESULT).write_text('{"numbers": {}}')
+
+    monkeypatch.setattr(ablation_run, "WAIT_S", 0.01)
+    monkeypatch.setattr(AblationRun, "run_one", run_one)
+    settings = AblationSettings(
+        out=tmp_path,
+        rows=ablation.choose_rows(rows),
+        seeds=seeds,
+        recipes=RECIPES,
+        changes={},
+        steps=30,
+    )
+    return settings, made
+
+
+def test_processes_with_one_folder_share_the_runs(tmp_path, monkeypatch):
+    settings, made = share(tmp_path, monkeypatch)
+    runs = [AblationRun(settings) for _ in range(3)]
+    wanted = {folder for _, folder, _ in runs[0].unique()}
+    done = []
+    threads = [threading.Thread(target=lambda run=run: done.append(run.train())) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert done == [True] * 3
+    assert sorted(made) == sorted(wanted)  # each once
+
+
+def test_what_another_process_has_is_left_to_it(tmp_path, monkeypatch):
+    settings, made = share(tmp_path, monkeypatch, rows="single_stage", seeds=(4, 5))
+    run = AblationRun(settings)
+    first, second = run.unique()
+    first[1].mkdir(parents=True)
+    with FileLock(first[1] / ablation_run.TAKEN):
+        assert not run.take(first)
+        assert run.take(second)
+    assert made == [second[1]]
+    assert run.take(first)
+
+
+def test_time_that_is_over_ends_the_waiting(tmp_path, monkeypatch):
+    settings, made = share(tmp_path, monkeypatch, rows="single_stage", seeds=(4,))
+    run = AblationRun(dataclasses.replace(settings, stop_after_s=0.1))
+    folder = run.unique()[0][1]
+    folder.mkdir(parents=True)
+    with FileLock(folder / ablation_run.TAKEN):
+        assert not run.train()
+    assert made == []
+
+
+def test_teachers_may_have_steps_of_their_own(tmp_path, monkeypatch):
+    settings, _ = share(tmp_path, monkeypatch)
+    plan = AblationRun(dataclasses.replace(settings, teacher_steps=99)).plan
+    assert plan == ablation.StepPlan(teacher=99, stage1=10, stage2=30)
+    assert AblationRun(dataclasses.replace(settings, out=tmp_path / "x")).plan.teacher == 15
+
+
 def test_rows_are_chosen_by_table_and_name():
     assert {row.name for row in ablation.choose_rows("fig5")} == {
         "full",
@@ -159,6 +231,10 @@ def test_a_budget_gives_every_row_the_same_steps():
     assert 3200 < runs + 2 * plan.teacher + 100 <= 3600
     with pytest.raises(ValueError, match="budget-minutes: expected at least"):
         ablation.plan_steps(60.0, rows, 2, seconds)
+    longer = ablation.plan_steps(3600.0, rows, 2, seconds, 10.0, teacher_steps=500)
+    runs = 2 * (len(rows) * longer.stage2 + 4 * longer.stage1 + longer.stage1)
+    assert longer.teacher == 500
+    assert 3200 < runs + 2 * 500 + 100 <= 3600
 
 
 def test_the_table_marks_the_best_of_each_metric():
@@ -169,9 +245,25 @@ def test_the_table_marks_the_best_of_each_metric():
         ablation.AblationResult("single_stage", 0, {"depth_absrel": 0.25}),
     ]
     table = ablation.result_table(results, rows)
-    assert "| 0.300 ± 0.100 |" in table
+    assert "| 0.300 ± 0.141 |" in table
+    assert table.splitlines()[-1].startswith("| one seed, ")
+    assert "| ± 0.141 |" in table.splitlines()[-1]
     assert "**0.250**" in table
     assert "| 2 |" in table.splitlines()[2]
+
+
+def test_the_spread_of_seeds_is_pooled_over_rows():
+    rows = ablation.choose_rows("full,single_stage,bridge_4")
+    numbers = {"full": (0.1, 0.3), "single_stage": (0.5, 0.5, 0.5), "bridge_4": (0.9,)}
+    results = [
+        ablation.AblationResult(row, seed, {"qa_em": value})
+        for row, values in numbers.items()
+        for seed, value in enumerate(values)
+    ]
+    last = ablation.result_table(results, rows).splitlines()[-1]
+    assert last.count("±") == 1
+    assert f"± {np.sqrt(0.02 / 3):.3f}" in last
+    assert "one seed" not in ablation.result_table(results[-1:], rows)
 
 
 def test_curves_say_what_is_missing(tmp_path, capsys):

@@ -3,8 +3,8 @@
 
 Teachers are trained once; every row then has its own stage 1 (shared where rows do not differ in
 it) and stage 2, the same number of steps, the same rooms and the same seeds. A folder that has
-begun goes on where it stopped. Next: evaluation/ablation.py lists the rows, ablation_run.py runs
-them.
+begun goes on where it stopped, and the same command in a second process takes its share. Next:
+evaluation/ablation.py lists the rows, ablation_run.py runs them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ def ablate(
     steps: Annotated[
         int, typer.Option(help="Steps of stage 2, instead of what the budget gives.")
     ] = 0,
+    teacher_steps: Annotated[
+        int, typer.Option(help="Steps of each teacher; 0: half of stage 2's.")
+    ] = 0,
     stop_after_minutes: Annotated[
         float, typer.Option(help="Stop, saved, after this wall time; the same command goes on.")
     ] = 0.0,
@@ -55,6 +58,7 @@ def ablate(
         rooms=rooms,
         budget_s=60.0 * budget_minutes,
         steps=steps,
+        teacher_steps=teacher_steps,
         stop_after_s=60.0 * stop_after_minutes,
     )
     run = AblationRun(settings)

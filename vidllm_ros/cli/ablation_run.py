@@ -3,12 +3,13 @@
 
 Each run is an ordinary run's folder with its recipe; what is done is not done again, what was
 begun goes on. Steps a row are worked out once, from a few timed steps, and kept in plan.json.
-Next: ablation_chart.py draws the result.
+Processes that are given the same folder share the runs. Next: ablation_chart.py draws the result.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from vidllm_ros.cli.ablation_chart import draw_chart
 from vidllm_ros.cli.command import note
@@ -40,8 +42,9 @@ RECIPES = {
     "stage1": "nano_stage1",
     "stage2": "nano_stage2",
 }
-PLAN, RESULT = "plan.json", "result.json"
+PLAN, RESULT, TAKEN = "plan.json", "result.json", "taken.lock"
 TIMED_STEPS, WARM_STEPS = 6, 2
+WAIT_S = 2.0  # between looks at what another process has finished
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class AblationSettings:
         rooms: validation rooms.
         budget_s: wall time for everything; unused with `steps`.
         steps: of stage 2; 0 lets the budget say.
+        teacher_steps: of each teacher; 0 gives half of stage 2.
         stop_after_s: wall time of this call; 0 has none.
     """
 
@@ -67,6 +71,7 @@ class AblationSettings:
     rooms: int = 20
     budget_s: float = 0.0
     steps: int = 0
+    teacher_steps: int = 0
     stop_after_s: float = 0.0
 
 
@@ -93,6 +98,7 @@ class AblationRun:
     def __init__(self, settings: AblationSettings) -> None:
         self.settings = settings
         self.started = time.monotonic()
+        self.was_stopped = False  # by a signal
 
     def recipe(self, kind: str, steps: int, changes: Mapping[str, Any]) -> Recipe:
         """Return one of the four recipes with its changes; validation happens at the end only."""
@@ -115,24 +121,26 @@ class AblationRun:
     def plan(self) -> StepPlan:
         """Return steps of every run: from plan.json, else worked out and kept there."""
         file = self.settings.out / PLAN
-        if file.is_file():
-            return StepPlan(**json.loads(file.read_text())["steps"])
-        steps = self.settings.steps
-        measured: dict[str, float] = {}
-        if steps:
-            plan = StepPlan(max(1, steps // 2), max(1, steps // 3), steps)
-        else:
-            measured = self.time_steps()
-            plan = plan_steps(
-                self.settings.budget_s,
-                self.settings.rows,
-                len(self.settings.seeds),
-                measured,
-                float(self.settings.rooms),
-            )
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"steps": asdict(plan), "step_s": measured})
+        with FileLock(file.with_suffix(".lock")):  # one process works it out for all
+            if file.is_file():
+                return StepPlan(**json.loads(file.read_text())["steps"])
+            plan, measured = self.make_plan()
+            write_json(file, {"steps": asdict(plan), "step_s": measured})
         return plan
+
+    def make_plan(self) -> tuple[StepPlan, dict[str, float]]:
+        """Work out the steps of every run; return them and the seconds a step took, if timed."""
+        settings = self.settings
+        steps, teacher = settings.steps, settings.teacher_steps
+        if steps:
+            return StepPlan(teacher or max(1, steps // 2), max(1, steps // 3), steps), {}
+        measured = self.time_steps()
+        budget_s, seeds = settings.budget_s, len(settings.seeds)
+        evaluation_s = float(settings.rooms)
+        return plan_steps(
+            budget_s, settings.rows, seeds, measured, evaluation_s, teacher
+        ), measured
 
     def time_steps(self) -> dict[str, float]:
         """Time a few steps of the stages; a teacher's are taken for those of its kind of stage."""
@@ -194,26 +202,57 @@ class AblationRun:
         return list(every.values())
 
     def train(self) -> bool:
-        """Run what is not done yet; return whether all is."""
+        """Run what is not done yet; return whether all is.
+
+        Processes with the same folder each take what none has taken and nothing missing stops.
+        """
         runs = self.unique()
-        for number, (name, folder, recipe) in enumerate(runs, start=1):
-            if (folder / RESULT).is_file():
-                continue
-            note(f"{number} of {len(runs)}: {name}, seed {recipe.seed}")
-            trainer = build_trainer(recipe, folder)
-            trainer.load()
-            left_s = self.settings.stop_after_s - (time.monotonic() - self.started)
-            has_limit = bool(self.settings.stop_after_s)
-            if has_limit and left_s <= 0:
+        while left := [run for run in runs if not (run[1] / RESULT).is_file()]:
+            if self.is_over:
                 return False
-            trainer.run(minutes=left_s / 60 if has_limit else 0.0)
-            if trainer.progress < 1.0:
-                return False
-            trainer.plain_stage.eval()
-            looked = RoomValidator(recipe)(trainer.plain_stage, folder, trainer.state.step)
-            place = {"steps": trainer.state.step, "scenes": trainer.state.scenes}
-            write_json(folder / RESULT, {**place, "numbers": dict(looked.numbers)})
+            place = f"{len(runs) - len(left)} of {len(runs)} done"
+            if not any(self.take(run, place) for run in left):
+                time.sleep(WAIT_S)
         return True
+
+    @property
+    def left_s(self) -> float:
+        """Return wall time left to this call; infinite where it has no limit."""
+        limit_s = self.settings.stop_after_s or math.inf
+        return limit_s - (time.monotonic() - self.started)
+
+    @property
+    def is_over(self) -> bool:
+        return self.was_stopped or self.left_s <= 0
+
+    def take(self, run: tuple[str, Path, Recipe], place: str = "") -> bool:
+        """Run one run, unless it waits for another or another process has it; return whether."""
+        name, folder, recipe = run
+        needed = (recipe.init, recipe.geometry_teacher.folder, recipe.semantic_teacher.folder)
+        if any(needs and not (Path(needs) / RESULT).is_file() for needs in needed):
+            return False
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / TAKEN, timeout=0):
+                if not (folder / RESULT).is_file():
+                    note(f"{place}; now {name}, seed {recipe.seed}")
+                    self.run_one(folder, recipe)
+        except Timeout:
+            return False
+        return True
+
+    def run_one(self, folder: Path, recipe: Recipe) -> None:
+        """Train one run, as far as this call's time allows, and measure it when it has ended."""
+        trainer = build_trainer(recipe, folder)
+        trainer.load()
+        trainer.run(minutes=0.0 if math.isinf(self.left_s) else max(self.left_s, 1e-3) / 60)
+        self.was_stopped = trainer.stop_requested
+        if trainer.progress < 1.0:
+            return
+        trainer.plain_stage.eval()
+        looked = RoomValidator(recipe)(trainer.plain_stage, folder, trainer.state.step)
+        place = {"steps": trainer.state.step, "scenes": trainer.state.scenes}
+        write_json(folder / RESULT, {**place, "numbers": dict(looked.numbers)})
 
     def results(self) -> list[AblationResult]:
         """Read what the rows gave."""

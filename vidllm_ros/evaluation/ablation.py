@@ -157,6 +157,7 @@ def plan_steps(
     seeds: int,
     step_s: Mapping[str, float],
     evaluation_s: float = 0.0,
+    teacher_steps: int = 0,
 ) -> StepPlan:
     """Share a budget so that every row gets the same number of steps.
 
@@ -168,6 +169,7 @@ def plan_steps(
         seeds: of each.
         step_s: seconds a step of "geometry_teacher", "semantic_teacher", "stage1" and "stage2".
         evaluation_s: of one row.
+        teacher_steps: of each teacher, whatever the rest has; 0 gives half of stage 2.
 
     Raises:
         ValueError: the budget does not give every row ten steps.
@@ -180,16 +182,21 @@ def plan_steps(
         + single / 3 * step_s["stage2"]
         + shared / 3 * step_s["stage1"]
     )
+    fixed_s = seeds * len(rows) * evaluation_s
     if has_teachers:
-        per_step += 0.5 * (step_s["geometry_teacher"] + step_s["semantic_teacher"])
-    steps = int((budget_s - seeds * len(rows) * evaluation_s) / per_step)
+        teachers_s = step_s["geometry_teacher"] + step_s["semantic_teacher"]
+        fixed_s += teacher_steps * teachers_s
+        per_step += 0.0 if teacher_steps else 0.5 * teachers_s
+    steps = int((budget_s - fixed_s) / per_step)
     if steps < 10:
-        least = (10 * per_step + seeds * len(rows) * evaluation_s) / 60
+        least = (10 * per_step + fixed_s) / 60
         raise ValueError(
             f"budget-minutes: expected at least {least:.1f} for {len(rows)} rows of {seeds} "
             f"seeds, got {budget_s / 60:.1f}; name fewer rows or seeds"
         )
-    return StepPlan(teacher=max(1, steps // 2), stage1=max(1, steps // 3), stage2=steps)
+    return StepPlan(
+        teacher=teacher_steps or max(1, steps // 2), stage1=max(1, steps // 3), stage2=steps
+    )
 
 
 @dataclass(frozen=True)
@@ -202,7 +209,11 @@ class AblationResult:
 
 
 def result_table(results: Iterable[AblationResult], rows: Sequence[AblationRow]) -> str:
-    """Return a Markdown table, mean and standard deviation over seeds; best of each bold."""
+    """Return a Markdown table, mean and standard deviation over seeds; best of each bold.
+
+    With several seeds a last line says how far one seed lies from its row's mean: what rows must
+    differ by to mean anything.
+    """
     kept = list(results)
     table: dict[str, dict[str, tuple[float, float, int]]] = {}
     for row in rows:
@@ -210,7 +221,9 @@ def result_table(results: Iterable[AblationResult], rows: Sequence[AblationRow])
         for metric, _, _ in METRICS:
             values = [r.numbers[metric] for r in kept if r.row == row.name and metric in r.numbers]
             if values:
-                found[metric] = (float(np.mean(values)), float(np.std(values)), len(values))
+                several = len(values) > 1
+                spread = float(np.std(values, ddof=1)) if several else 0.0
+                found[metric] = (float(np.mean(values)), spread, len(values))
         table[row.name] = found
     lines = [
         "| row | " + " | ".join(words for _, words, _ in METRICS) + " | seeds |",
@@ -220,7 +233,21 @@ def result_table(results: Iterable[AblationResult], rows: Sequence[AblationRow])
         cells = [cell(table, row.name, metric, is_more) for metric, _, is_more in METRICS]
         seeds = max((count for _, _, count in table[row.name].values()), default=0)
         lines.append(f"| {row.words} | {' | '.join(cells)} | {seeds} |")
+    spreads = [
+        pooled_spread([found.get(metric) for found in table.values()]) for metric, *_ in METRICS
+    ]
+    if any(spreads):
+        words = [f"± {spread:.3f}" if spread else "" for spread in spreads]
+        lines.append(f"| one seed, standard deviation over all rows | {' | '.join(words)} | |")
     return "\n".join(lines) + "\n"
+
+
+def pooled_spread(rows: Iterable[tuple[float, float, int] | None]) -> float:
+    """Return the standard deviation of one seed, pooled over rows of (mean, deviation, seeds)."""
+    several = [row for row in rows if row is not None and row[2] > 1]
+    freedom = sum(count - 1 for _, _, count in several)
+    squares = sum((count - 1) * spread**2 for _, spread, count in several)
+    return float(np.sqrt(squares / freedom)) if freedom else 0.0
 
 
 def cell(
