@@ -87,7 +87,9 @@ def test_rows_run_stop_and_go_on(tmp_path, changes, capsys):
     assert all(name in said for name in rows.split(","))
     assert not (out / "rows").exists()
     assert ablate.main([*command, "--stop-after-minutes", "0.0001"]) == 0
-    assert "the same command goes on" in capsys.readouterr().err
+    stopped = capsys.readouterr()
+    assert "the same command goes on" in stopped.err
+    assert stopped.out == ""  # no row is done
     assert ablate.main(command) == 0
     table = capsys.readouterr().out
     kept = json.loads((out / "ablation.json").read_text())
@@ -190,6 +192,19 @@ def test_time_that_is_over_ends_the_waiting(tmp_path, monkeypatch):
     with FileLock(folder / ablation_run.TAKEN):
         assert not run.train()
     assert made == []
+
+
+def test_the_table_so_far_names_what_is_done(tmp_path, monkeypatch, capsys):
+    settings, _ = share(tmp_path, monkeypatch)
+    run = AblationRun(settings)
+    assert run.plan
+    assert not run.results()
+    folder = run.row_folder("single_stage", 1)
+    folder.mkdir(parents=True)
+    (folder / ablation_run.RESULT).write_text('{"numbers": {"qa_em": 0.25}}')
+    lines = run.report().splitlines()
+    assert [line.split("|")[-2].strip() for line in lines[2:]] == ["0", "1", "0"]
+    assert "0.250" in lines[3]
 
 
 def test_teachers_may_have_steps_of_their_own(tmp_path, monkeypatch):

@@ -65,10 +65,11 @@ def ablate(
     note(run.describe())
     if dry_run:
         return
-    if run.train():
+    is_done = run.train()
+    if run.results():
         print(run.report())
         note(f"{out}/ablation.md, ablation.json, ablation.png")
-    else:
+    if not is_done:
         note("stopped and saved; the same command goes on")
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ablation as a chart: one panel a metric, one line a row, a dot a seed and a tick the mean.
+"""The ablation as a chart: one panel a metric, one line a row, a dot a seed and a tick the mean;
+a dashed line carries the full method's mean to the others.
 
 Dots rather than bars: with three seeds what matters is whether rows overlap. Next:
 ablation_run.py, which writes the table beside it.
@@ -39,6 +40,8 @@ def draw_chart(path: Path, results: Sequence[AblationResult], rows: Sequence[Abl
             color = FULL if row.name == "full" else DOT
             axes.plot(values, [place] * len(values), "o", color=color, ms=4, alpha=0.7)
             axes.plot(np.mean(values), place, "|", color=MEAN, ms=12, mew=2)
+            if row.name == "full":
+                axes.axvline(float(np.mean(values)), color=FULL, lw=0.8, ls="--", alpha=0.7)
         axes.set_title(f"{words} ({'more' if is_more_better else 'less'} is better)", fontsize=8)
         axes.grid(axis="x", lw=0.4, alpha=0.5)
         axes.tick_params(labelsize=8)

@@ -255,17 +255,18 @@ class AblationRun:
         write_json(folder / RESULT, {**place, "numbers": dict(looked.numbers)})
 
     def results(self) -> list[AblationResult]:
-        """Read what the rows gave."""
+        """Read what the rows that are done gave."""
         found = []
         for row in self.settings.rows:
             for seed in self.settings.seeds:
                 file = self.row_folder(row.name, seed) / RESULT
-                numbers = json.loads(file.read_text())["numbers"]
-                found.append(AblationResult(row.name, seed, numbers))
+                if file.is_file():
+                    numbers = json.loads(file.read_text())["numbers"]
+                    found.append(AblationResult(row.name, seed, numbers))
         return found
 
     def report(self) -> str:
-        """Write ablation.json, ablation.md and ablation.png; return the table."""
+        """Write ablation.json, ablation.md and ablation.png of what is done; return the table."""
         results, out = self.results(), self.settings.out
         plan = json.loads((out / PLAN).read_text())
         rows = {row.name: row.words for row in self.settings.rows}
