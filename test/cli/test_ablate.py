@@ -15,8 +15,12 @@ from filelock import FileLock
 
 from vidllm_ros.cli import ablate, ablation_run, curves
 from vidllm_ros.cli.ablation_run import AblationRun, AblationSettings
+from vidllm_ros.cli.validation import RoomValidator
 from vidllm_ros.data.synthrooms import make_scene
 from vidllm_ros.evaluation import ablation
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.training.recipe import recipe_from_dict
 
 RECIPES = Path(__file__).parents[2] / "config" / "train"
 SMALL_LANGUAGE = {
@@ -192,6 +196,13 @@ def test_time_that_is_over_ends_the_waiting(tmp_path, monkeypatch):
     with FileLock(folder / ablation_run.TAKEN):
         assert not run.train()
     assert made == []
+
+
+def test_rooms_the_network_would_resize_are_refused_before_training(tmp_path):
+    recipe = recipe_from_dict({"data": {"height": 56, "width": 84}})
+    with pytest.raises(ValueError, match=r"set model\.image_size to the frames' width"):
+        RoomValidator(recipe).check(VidLLM(VidLLMConfig()))
+    RoomValidator(recipe).check(VidLLM(VidLLMConfig(image_size=84)))
 
 
 def test_the_table_so_far_names_what_is_done(tmp_path, monkeypatch, capsys):

@@ -243,14 +243,15 @@ class AblationRun:
 
     def run_one(self, folder: Path, recipe: Recipe) -> None:
         """Train one run, as far as this call's time allows, and measure it when it has ended."""
-        trainer = build_trainer(recipe, folder)
+        trainer, validator = build_trainer(recipe, folder), RoomValidator(recipe)
+        validator.check(trainer.model)
         trainer.load()
         trainer.run(minutes=0.0 if math.isinf(self.left_s) else max(self.left_s, 1e-3) / 60)
         self.was_stopped = trainer.stop_requested
         if trainer.progress < 1.0:
             return
         trainer.plain_stage.eval()
-        looked = RoomValidator(recipe)(trainer.plain_stage, folder, trainer.state.step)
+        looked = validator(trainer.plain_stage, folder, trainer.state.step)
         place = {"steps": trainer.state.step, "scenes": trainer.state.scenes}
         write_json(folder / RESULT, {**place, "numbers": dict(looked.numbers)})
 

@@ -62,7 +62,10 @@ def train(
         from vidllm_ros.cli.validation import build_validator
         from vidllm_ros.training.build import build_trainer
 
-        trainer = build_trainer(recipe, out, build_validator(recipe))
+        validator = build_validator(recipe)
+        trainer = build_trainer(recipe, out, validator)
+        if validator is not None:
+            validator.check(trainer.model)
         if trainer.accelerator.is_main_process:
             remember_command(out, "train", typed_command("train"))
         if trainer.load():

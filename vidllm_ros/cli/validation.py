@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vidllm_ros.cli.validation_picture import ValidatedRoom, draw_rooms
 from vidllm_ros.geometry.camera import unproject
+from vidllm_ros.geometry.image import plan_resize
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,6 +87,26 @@ class RoomValidator:
                 shown.append(ValidatedRoom(room, reconstruction, boxes))
         picture = draw_rooms(folder / PICTURES / f"step{step:07d}.png", shown) if shown else None
         return Validated({name: float(np.mean(v)) for name, v in numbers.items()}, picture)
+
+    def check(self, model: nn.Module) -> None:
+        """Say, before a run rather than at its end, that its rooms could not be measured.
+
+        Raises:
+            ValueError: the network would read them at another size than they are drawn at.
+        """
+        from vidllm_ros.network.vidllm import VidLLM
+
+        if not isinstance(model, VidLLM):
+            return
+        config = model.config
+        size = (self.recipe.data.height, self.recipe.data.width)
+        plan = plan_resize(*size, config.image_size, config.patch_size, config.resize_mode)
+        if size != (plan.height, plan.width):
+            raise ValueError(
+                f"data.height, data.width: expected the size the network reads, {plan.height} x "
+                f"{plan.width} with model.image_size {config.image_size}, got {size[0]} x "
+                f"{size[1]}; set model.image_size to the frames' width"
+            )
 
     def stage_terms(self, stage: nn.Module) -> dict[str, float]:
         """Return the stage's own terms over the validation rooms, without learning."""
