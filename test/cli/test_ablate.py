@@ -13,14 +13,14 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from vidllm_ros.cli import ablate, ablation_run, curves
-from vidllm_ros.cli.ablation_run import AblationRun, AblationSettings
+from vidllm_ros.cli import ablate, ablation_run, curves, train
+from vidllm_ros.cli.ablation_plan import AblationPlan, AblationSettings
+from vidllm_ros.cli.ablation_run import AblationRun
 from vidllm_ros.cli.validation import RoomValidator
 from vidllm_ros.data.synthrooms import make_scene
 from vidllm_ros.evaluation import ablation
-from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.recipe import recipe_from_dict
+from vidllm_ros.training.trainer import NotFiniteError
 
 RECIPES = Path(__file__).parents[2] / "config" / "train"
 SMALL_LANGUAGE = {
@@ -117,37 +117,54 @@ def test_a_row_is_a_change_of_recipes(tmp_path, row):
     settings = AblationSettings(
         out=tmp_path, rows=(row,), seeds=(5,), recipes=RECIPES, changes={}, steps=30
     )
-    runs = {name: made for name, _, made in AblationRun(settings).unique()}
-    made = runs[row.name]
-    assert made.seed == 5
-    assert made.total_steps == 30 + (0 if row.has_stage1 else 10)
-    assert bool(made.init) == row.has_stage1
-    if row.has_stage1:
-        first = next(made for name, made in runs.items() if name.startswith("stage 1"))
-        kinds = (first.geometry_teacher.kind, first.semantic_teacher.kind)
-        assert ("none" in kinds) == (row.name in ("geometry_only", "semantic_only"))
-        assert (first.losses.distil_structure == 0) == (row.name == "no_structure")
-        assert dict(first.model) == {
-            name.partition(".")[2]: value
-            for name, value in row.stage1.items()
-            if name.startswith("model.")
-        }
+    runs = {job.name: job for job in AblationPlan(settings).jobs}
+    made = runs.pop(row.name)
+    teacher = str(tmp_path / "geometry_teacher")
+    assert made.recipe.seed == 5
+    assert made.recipe.total_steps == (30 if row.has_stage1 else 32)  # 10 steps of a quarter
+    assert Path(made.recipe.init) in {job.folder for job in runs.values()}
+    full = dataclasses.replace(settings, rows=ablation.choose_rows("full"))
+    others = {job.name: job.recipe for job in AblationPlan(full).jobs}
+    differs = differences(made.recipe, others["full"]) - {"init", "total_steps"}
+    assert differs == set(row.stage2)
+    first = [job.recipe for name, job in runs.items() if name.startswith("stage 1")]
+    assert len(first) == row.has_stage1
+    for recipe in first:
+        assert (recipe.init, recipe.seed) == (teacher, 1005)
+        differs = differences(recipe, others["stage 1 of full"])
+        wanted = {name for name in row.stage1 if not name.endswith("_teacher")}
+        kinds = {name + part for name in set(row.stage1) - wanted for part in (".kind", ".folder")}
+        assert differs == wanted | kinds
     for name, value in row.stage2.items():
         part, _, setting = name.partition(".")
-        holder = made.model if part == "model" else vars(made.losses)
+        holder = made.recipe.model if part == "model" else vars(made.recipe.losses)
         assert holder[setting] == value
+
+
+def differences(recipe, other):
+    """Return the dotted names of settings in which two recipes differ."""
+
+    def flat(values, path=""):
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{path}{name}.")
+            else:
+                yield f"{path}{name}", value
+
+    ours, theirs = dict(flat(recipe.as_dict())), dict(flat(other.as_dict()))
+    return {name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)}
 
 
 def share(tmp_path, monkeypatch, rows="full,single_stage,geometry_only", seeds=(0, 1)):
     """Return the settings of a small ablation and the order in which its runs were made."""
     made = []
 
-    def run_one(self, folder, recipe):
-        needs = (recipe.init, recipe.geometry_teacher.folder, recipe.semantic_teacher.folder)
-        assert all((Path(need) / ablation_run.RESULT).is_file() for need in needs if need)
-        made.append(folder)
+    def run_one(self, job):
+        own = {other.folder for other in self.plan.jobs}
+        assert all((need / ablation_run.RESULT).is_file() for need in job.needs & own)
+        made.append(job.folder)
         time.sleep(0.02)
-        (folder / ablation_run.RESULT).write_text('{"numbers": {}}')
+        (job.folder / ablation_run.RESULT).write_text('{"numbers": {}}')
 
     monkeypatch.setattr(ablation_run, "WAIT_S", 0.01)
     monkeypatch.setattr(AblationRun, "run_one", run_one)
@@ -165,7 +182,7 @@ def share(tmp_path, monkeypatch, rows="full,single_stage,geometry_only", seeds=(
 def test_processes_with_one_folder_share_the_runs(tmp_path, monkeypatch):
     settings, made = share(tmp_path, monkeypatch)
     runs = [AblationRun(settings) for _ in range(3)]
-    wanted = {folder for _, folder, _ in runs[0].unique()}
+    wanted = {job.folder for job in runs[0].plan.jobs}
     done = []
     threads = [threading.Thread(target=lambda run=run: done.append(run.train())) for run in runs]
     for thread in threads:
@@ -179,38 +196,96 @@ def test_processes_with_one_folder_share_the_runs(tmp_path, monkeypatch):
 def test_what_another_process_has_is_left_to_it(tmp_path, monkeypatch):
     settings, made = share(tmp_path, monkeypatch, rows="single_stage", seeds=(4, 5))
     run = AblationRun(settings)
-    first, second = run.unique()
-    first[1].mkdir(parents=True)
-    with FileLock(first[1] / ablation_run.TAKEN):
+    teacher, first, second = run.plan.jobs
+    assert not run.take(first)  # which needs the teacher
+    assert run.take(teacher)
+    first.folder.mkdir(parents=True)
+    with FileLock(first.folder / ablation_run.TAKEN):
         assert not run.take(first)
         assert run.take(second)
-    assert made == [second[1]]
+    assert made == [teacher.folder, second.folder]
     assert run.take(first)
 
 
-def test_time_that_is_over_ends_the_waiting(tmp_path, monkeypatch):
+def test_time_that_is_over_ends_the_waiting(tmp_path, monkeypatch, capsys):
     settings, made = share(tmp_path, monkeypatch, rows="single_stage", seeds=(4,))
     run = AblationRun(dataclasses.replace(settings, stop_after_s=0.1))
-    folder = run.unique()[0][1]
+    folder = run.plan.jobs[0].folder
     folder.mkdir(parents=True)
     with FileLock(folder / ablation_run.TAKEN):
         assert not run.train()
     assert made == []
+    assert capsys.readouterr().err.count("waits for another process") == 1
 
 
-def test_rooms_the_network_would_resize_are_refused_before_training(tmp_path):
-    recipe = recipe_from_dict({"data": {"height": 56, "width": 84}})
-    with pytest.raises(ValueError, match=r"set model\.image_size to the frames' width"):
-        RoomValidator(recipe).check(VidLLM(VidLLMConfig()))
-    RoomValidator(recipe).check(VidLLM(VidLLMConfig(image_size=84)))
+def test_a_run_that_fails_costs_what_needs_it_and_no_more(tmp_path, monkeypatch, capsys):
+    settings, made = share(tmp_path, monkeypatch)
+    whole = AblationRun.run_one
+
+    def fails(self, job):
+        if job.name == "stage 1 of geometry_only":
+            raise NotFiniteError("the loss is nan")
+        whole(self, job)
+
+    monkeypatch.setattr(AblationRun, "run_one", fails)
+    run = AblationRun(settings)
+    assert not run.train()
+    assert len(made) == len(run.plan.jobs) - 4
+    told = sorted(reason.startswith("needs ") for reason in run.failed.values())
+    assert told == [False, False, True, True]
+    assert "the loss is nan" in capsys.readouterr().err
+    assert {result.row for result in run.results()} == {"full", "single_stage"}
 
 
-def test_the_table_so_far_names_what_is_done(tmp_path, monkeypatch, capsys):
+def test_weights_from_outside_are_not_waited_for(tmp_path, monkeypatch):
+    settings, made = share(tmp_path, monkeypatch, rows="single_stage", seeds=(4,))
+    changes = {"geometry_teacher": {"init": str(tmp_path / "elsewhere")}}
+    run = AblationRun(dataclasses.replace(settings, changes=changes))
+    assert run.train()
+    assert len(made) == 2
+
+
+def test_other_settings_want_another_folder(tmp_path):
+    settings = AblationSettings(
+        out=tmp_path,
+        rows=ablation.choose_rows("full"),
+        seeds=(0,),
+        recipes=RECIPES,
+        changes={},
+        steps=30,
+    )
+    began = AblationPlan(settings).steps
+    more = dataclasses.replace(settings, rows=ablation.ROWS, seeds=(1, 2), stop_after_s=9.0)
+    assert AblationPlan(more).steps == began
+    for name, value, said in (
+        ("steps", 40, "steps"),
+        ("teacher_steps", 7, "teacher_steps"),
+        ("rooms", 3, "geometry_teacher, semantic_teacher, stage1, stage2"),
+        ("changes", {"stage2": {"losses.camera": 1.0}}, "stage2"),
+    ):
+        other = dataclasses.replace(settings, **{name: value})
+        with pytest.raises(ValueError, match=f"got other {said}; "):
+            _ = AblationPlan(other).steps
+
+
+def test_rooms_the_network_would_resize_are_refused_before_training(tmp_path, capsys):
+    values = {"data": {"height": 56, "width": 84}, "validation": {"rooms": 1}}
+    RoomValidator(recipe_from_dict({**values, "model": {"image_size": 84}})).check()
+    with pytest.raises(ValueError, match=r"expected the size the network reads, 70 x 112 with"):
+        RoomValidator(recipe_from_dict(values)).check()
+    file, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    file.write_text(yaml.safe_dump(values))
+    assert train.main(["--config", str(file), "--out", str(out)]) == 1
+    assert "expected the size the network reads" in capsys.readouterr().err
+    assert not (out / "model").exists()  # mended, the recipe can be given again
+
+
+def test_the_table_so_far_names_what_is_done(tmp_path, monkeypatch):
     settings, _ = share(tmp_path, monkeypatch)
     run = AblationRun(settings)
-    assert run.plan
+    assert run.plan.steps
     assert not run.results()
-    folder = run.row_folder("single_stage", 1)
+    folder = run.plan.row_folder("single_stage", 1)
     folder.mkdir(parents=True)
     (folder / ablation_run.RESULT).write_text('{"numbers": {"qa_em": 0.25}}')
     lines = run.report().splitlines()
@@ -220,9 +295,9 @@ def test_the_table_so_far_names_what_is_done(tmp_path, monkeypatch, capsys):
 
 def test_teachers_may_have_steps_of_their_own(tmp_path, monkeypatch):
     settings, _ = share(tmp_path, monkeypatch)
-    plan = AblationRun(dataclasses.replace(settings, teacher_steps=99)).plan
-    assert plan == ablation.StepPlan(teacher=99, stage1=10, stage2=30)
-    assert AblationRun(dataclasses.replace(settings, out=tmp_path / "x")).plan.teacher == 15
+    steps = AblationPlan(dataclasses.replace(settings, teacher_steps=99)).steps
+    assert steps == ablation.StepPlan(teacher=99, stage1=10, stage2=30, single=32)
+    assert AblationPlan(dataclasses.replace(settings, out=tmp_path / "x")).steps.teacher == 15
 
 
 def test_rows_are_chosen_by_table_and_name():
@@ -253,12 +328,13 @@ def test_a_budget_gives_every_row_the_same_steps():
     rows = ablation.choose_rows("fig5")
     seconds = dict.fromkeys(("geometry_teacher", "semantic_teacher", "stage1", "stage2"), 1.0)
     plan = ablation.plan_steps(3600.0, rows, 2, seconds, evaluation_s=10.0)
-    runs = 2 * (len(rows) * plan.stage2 + 4 * plan.stage1 + plan.stage1)
+    runs = 2 * (4 * plan.stage2 + plan.single + 4 * plan.stage1)
+    assert plan.single == plan.stage2 + plan.stage1  # by time: here a step of either takes 1 s
     assert 3200 < runs + 2 * plan.teacher + 100 <= 3600
     with pytest.raises(ValueError, match="budget-minutes: expected at least"):
         ablation.plan_steps(60.0, rows, 2, seconds)
     longer = ablation.plan_steps(3600.0, rows, 2, seconds, 10.0, teacher_steps=500)
-    runs = 2 * (len(rows) * longer.stage2 + 4 * longer.stage1 + longer.stage1)
+    runs = 2 * (4 * longer.stage2 + longer.single + 4 * longer.stage1)
     assert longer.teacher == 500
     assert 3200 < runs + 2 * 500 + 100 <= 3600
 
@@ -272,7 +348,7 @@ def test_the_table_marks_the_best_of_each_metric():
     ]
     table = ablation.result_table(results, rows)
     assert "| 0.300 ± 0.141 |" in table
-    assert table.splitlines()[-1].startswith("| one seed, ")
+    assert table.splitlines()[-1].startswith("| spread of one seed ")
     assert "| ± 0.141 |" in table.splitlines()[-1]
     assert "**0.250**" in table
     assert "| 2 |" in table.splitlines()[2]
@@ -289,7 +365,7 @@ def test_the_spread_of_seeds_is_pooled_over_rows():
     last = ablation.result_table(results, rows).splitlines()[-1]
     assert last.count("±") == 1
     assert f"± {np.sqrt(0.02 / 3):.3f}" in last
-    assert "one seed" not in ablation.result_table(results[-1:], rows)
+    assert "spread of one seed" not in ablation.result_table(results[-1:], rows)
 
 
 def test_curves_say_what_is_missing(tmp_path, capsys):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vidllm ablate`: the paper's Table 6 and Fig. 5 in miniature, one command, a fixed budget a row.
 
-Teachers are trained once; every row then has its own stage 1 (shared where rows do not differ in
-it) and stage 2, the same number of steps, the same rooms and the same seeds. A folder that has
+Teachers are trained once, and with the weights of the one of geometry every row begins; every row
+then has its own stage 1 (shared where rows do not differ in it) and stage 2, the same time, the
+same rooms and the same seeds. A folder that has
 begun goes on where it stopped, and the same command in a second process takes its share. Next:
 evaluation/ablation.py lists the rows, ablation_run.py runs them.
 """
@@ -15,13 +16,13 @@ from typing import Annotated
 
 import typer
 
-from vidllm_ros.cli.command import note, run_command
+from vidllm_ros.cli.command import FAILED, complain, note, run_command
 
 
 def ablate(
     out: Annotated[Path, typer.Option(help="Folder of the runs and the result.")],
     budget_minutes: Annotated[
-        float, typer.Option(help="Wall time for everything; steps a row follow from it.")
+        float, typer.Option(help="Wall time of one process for all; steps a row follow from it.")
     ] = 360.0,
     seeds: Annotated[str, typer.Option(help="Seeds, comma or space between.")] = "0,1,2",
     rows: Annotated[str, typer.Option(help="table6, fig5, all, or names of rows.")] = "all",
@@ -44,9 +45,11 @@ def ablate(
         float, typer.Option(help="Stop, saved, after this wall time; the same command goes on.")
     ] = 0.0,
     dry_run: Annotated[bool, typer.Option(help="Only say what would run.")] = False,
+    report_only: Annotated[bool, typer.Option(help="Only show the rows that are done.")] = False,
 ) -> None:
     """Train and measure every row of an ablation within a budget."""
-    from vidllm_ros.cli.ablation_run import AblationRun, AblationSettings, read_changes
+    from vidllm_ros.cli.ablation_plan import AblationSettings, read_changes
+    from vidllm_ros.cli.ablation_run import AblationRun
     from vidllm_ros.evaluation.ablation import choose_rows
 
     settings = AblationSettings(
@@ -62,13 +65,17 @@ def ablate(
         stop_after_s=60.0 * stop_after_minutes,
     )
     run = AblationRun(settings)
-    note(run.describe())
+    note(run.plan.describe())
     if dry_run:
         return
-    is_done = run.train()
+    is_done = report_only or run.train()
     if run.results():
         print(run.report())
         note(f"{out}/ablation.md, ablation.json, ablation.png")
+    if run.failed:
+        for folder, reason in run.failed.items():
+            complain(f"failed: {folder}: {reason}")
+        raise typer.Exit(FAILED)
     if not is_done:
         note("stopped and saved; the same command goes on")
 

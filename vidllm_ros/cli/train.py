@@ -63,9 +63,9 @@ def train(
         from vidllm_ros.training.build import build_trainer
 
         validator = build_validator(recipe)
-        trainer = build_trainer(recipe, out, validator)
         if validator is not None:
-            validator.check(trainer.model)
+            validator.check()
+        trainer = build_trainer(recipe, out, validator)
         if trainer.accelerator.is_main_process:
             remember_command(out, "train", typed_command("train"))
         if trainer.load():

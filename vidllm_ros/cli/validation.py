@@ -88,24 +88,24 @@ class RoomValidator:
         picture = draw_rooms(folder / PICTURES / f"step{step:07d}.png", shown) if shown else None
         return Validated({name: float(np.mean(v)) for name, v in numbers.items()}, picture)
 
-    def check(self, model: nn.Module) -> None:
+    def check(self) -> None:
         """Say, before a run rather than at its end, that its rooms could not be measured.
 
         Raises:
             ValueError: the network would read them at another size than they are drawn at.
         """
-        from vidllm_ros.network.vidllm import VidLLM
+        from vidllm_ros.training.build import recipe_config
 
-        if not isinstance(model, VidLLM):
+        config = recipe_config(self.recipe)
+        if config is None or self.recipe.stage == "distil":  # whose frames are not resized
             return
-        config = model.config
         size = (self.recipe.data.height, self.recipe.data.width)
         plan = plan_resize(*size, config.image_size, config.patch_size, config.resize_mode)
         if size != (plan.height, plan.width):
             raise ValueError(
                 f"data.height, data.width: expected the size the network reads, {plan.height} x "
-                f"{plan.width} with model.image_size {config.image_size}, got {size[0]} x "
-                f"{size[1]}; set model.image_size to the frames' width"
+                f"{plan.width} with model.image_size {config.image_size} and resize_mode "
+                f"{config.resize_mode!r}, got {size[0]} x {size[1]}; set one to the other"
             )
 
     def stage_terms(self, stage: nn.Module) -> dict[str, float]:

@@ -17,12 +17,14 @@ import numpy as np
 TABLES = ("table6", "fig5")
 METRICS = (
     ("depth_absrel", "AbsRel", False),
+    ("depth_absrel_median_scaled", "AbsRel, median-scaled", False),
     ("fscore_10cm", "F 10 cm", True),
     ("pose_rotation_deg", "rotation (deg)", False),
     ("qa_em", "answers", True),
     ("box_recall25", "boxes@0.25", True),
 )
 NO_TEACHER = {"kind": "none", "folder": ""}
+STAGE1_COST = 0.25  # of a step of stage 2; 0.18 of 0.75 s was measured
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class AblationRow:
         tables: where it belongs.
         stage1: settings of stage 1 that differ from the full method's, by dotted name.
         stage2: likewise of stage 2.
-        has_stage1: False trains everything at once, for as many steps as both stages have.
+        has_stage1: False trains everything at once, for as long as both stages take.
     """
 
     name: str
@@ -142,13 +144,27 @@ class StepPlan:
     """Steps of every run, the same for every row.
 
     Attributes:
-        teacher, stage1, stage2: steps of each teacher, of stage 1 and of stage 2; a single-stage
-            row makes as many as both.
+        teacher, stage1, stage2: steps of each teacher, of stage 1 and of stage 2.
+        single: of a single-stage row, which take as long as both stages.
     """
 
     teacher: int
     stage1: int
     stage2: int
+    single: int
+
+
+def split_steps(steps: int, teacher_steps: int, stage1_cost: float) -> StepPlan:
+    """Return the steps of every run: stage 1 has a third of stage 2's, a teacher half of them.
+
+    Args:
+        steps: of stage 2.
+        teacher_steps: of each teacher; 0 gives half of stage 2.
+        stage1_cost: time of a step of stage 1 over that of one of stage 2.
+    """
+    stage1 = max(1, steps // 3)
+    single = steps + max(1, round(stage1 * stage1_cost))
+    return StepPlan(teacher_steps or max(1, steps // 2), stage1, steps, single)
 
 
 def plan_steps(
@@ -159,9 +175,7 @@ def plan_steps(
     evaluation_s: float = 0.0,
     teacher_steps: int = 0,
 ) -> StepPlan:
-    """Share a budget so that every row gets the same number of steps.
-
-    Stage 1 is a third of stage 2, a teacher half of it.
+    """Share a budget so that every row gets the same time, divided as in `split_steps`.
 
     Args:
         budget_s: wall time for everything.
@@ -176,17 +190,10 @@ def plan_steps(
     """
     shared = len({stage1_name(row) for row in rows if row.has_stage1})
     single = sum(not row.has_stage1 for row in rows)
-    has_teachers = shared > 0
-    per_step = seeds * (
-        len(rows) * step_s["stage2"]
-        + single / 3 * step_s["stage2"]
-        + shared / 3 * step_s["stage1"]
-    )
-    fixed_s = seeds * len(rows) * evaluation_s
-    if has_teachers:
-        teachers_s = step_s["geometry_teacher"] + step_s["semantic_teacher"]
-        fixed_s += teacher_steps * teachers_s
-        per_step += 0.0 if teacher_steps else 0.5 * teachers_s
+    per_step = seeds * (len(rows) * step_s["stage2"] + (shared + single) / 3 * step_s["stage1"])
+    teachers_s = step_s["geometry_teacher"] + step_s["semantic_teacher"] * (shared > 0)
+    fixed_s = seeds * len(rows) * evaluation_s + teacher_steps * teachers_s
+    per_step += 0.0 if teacher_steps else 0.5 * teachers_s
     steps = int((budget_s - fixed_s) / per_step)
     if steps < 10:
         least = (10 * per_step + fixed_s) / 60
@@ -194,9 +201,7 @@ def plan_steps(
             f"budget-minutes: expected at least {least:.1f} for {len(rows)} rows of {seeds} "
             f"seeds, got {budget_s / 60:.1f}; name fewer rows or seeds"
         )
-    return StepPlan(
-        teacher=teacher_steps or max(1, steps // 2), stage1=max(1, steps // 3), stage2=steps
-    )
+    return split_steps(steps, teacher_steps, step_s["stage1"] / step_s["stage2"])
 
 
 @dataclass(frozen=True)
@@ -208,11 +213,20 @@ class AblationResult:
     numbers: Mapping[str, float]
 
 
-def result_table(results: Iterable[AblationResult], rows: Sequence[AblationRow]) -> str:
+def result_table(
+    results: Iterable[AblationResult],
+    rows: Sequence[AblationRow],
+    start: Mapping[str, float] | None = None,
+) -> str:
     """Return a Markdown table, mean and standard deviation over seeds; best of each bold.
 
-    With several seeds a last line says how far one seed lies from its row's mean: what rows must
-    differ by to mean anything.
+    With several seeds of a row a last line says how far one seed lies from its row's mean. Two
+    single runs differ by more than chance only beyond some three times that.
+
+    Args:
+        results: of rows and seeds.
+        rows: in order.
+        start: numbers of the network every row begins with, for the first line.
     """
     kept = list(results)
     table: dict[str, dict[str, tuple[float, float, int]]] = {}
@@ -229,25 +243,28 @@ def result_table(results: Iterable[AblationResult], rows: Sequence[AblationRow])
         "| row | " + " | ".join(words for _, words, _ in METRICS) + " | seeds |",
         "|---|" + "---|" * (len(METRICS) + 1),
     ]
+    if start:
+        cells = [f"{start[metric]:.3f}" if metric in start else "" for metric, *_ in METRICS]
+        lines.append(f"| where rows begin: the geometry teacher | {' | '.join(cells)} | |")
     for row in rows:
         cells = [cell(table, row.name, metric, is_more) for metric, _, is_more in METRICS]
         seeds = max((count for _, _, count in table[row.name].values()), default=0)
         lines.append(f"| {row.words} | {' | '.join(cells)} | {seeds} |")
     spreads = [
-        pooled_spread([found.get(metric) for found in table.values()]) for metric, *_ in METRICS
+        pooled_spread(found.get(metric) for found in table.values()) for metric, *_ in METRICS
     ]
-    if any(spreads):
-        words = [f"± {spread:.3f}" if spread else "" for spread in spreads]
-        lines.append(f"| one seed, standard deviation over all rows | {' | '.join(words)} | |")
+    if any(spread is not None for spread in spreads):
+        words = ["" if spread is None else f"± {spread:.3f}" for spread in spreads]
+        lines.append(f"| spread of one seed (standard deviation) | {' | '.join(words)} | |")
     return "\n".join(lines) + "\n"
 
 
-def pooled_spread(rows: Iterable[tuple[float, float, int] | None]) -> float:
+def pooled_spread(rows: Iterable[tuple[float, float, int] | None]) -> float | None:
     """Return the standard deviation of one seed, pooled over rows of (mean, deviation, seeds)."""
     several = [row for row in rows if row is not None and row[2] > 1]
     freedom = sum(count - 1 for _, _, count in several)
     squares = sum((count - 1) * spread**2 for _, spread, count in several)
-    return float(np.sqrt(squares / freedom)) if freedom else 0.0
+    return float(np.sqrt(squares / freedom)) if freedom else None
 
 
 def cell(

@@ -31,7 +31,7 @@ from vidllm_ros.training import sharding
 from vidllm_ros.training.image_text import ImageTextStage
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.room_source import build_source
-from vidllm_ros.training.run_folder import MODEL_FOLDER, load_network
+from vidllm_ros.training.run_folder import MODEL_FOLDER, load_network, network_config
 from vidllm_ros.training.stage_output import Validator
 from vidllm_ros.training.stages import DistilStage, JointStage
 from vidllm_ros.training.teachers import load_teacher
@@ -113,6 +113,7 @@ def build_model(recipe: Recipe, folder: Path, settings: LoaderSettings) -> VidLL
         tokenizer, config = model.language.tokenizer, model.config
     elif (folder / "config.json").is_file():
         config = VidLLMConfig.from_pretrained(folder)
+        refuse_other_settings(config, recipe, folder)
         model = VidLLM(config)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         prepare_for_scratch(model)
@@ -128,6 +129,30 @@ def build_model(recipe: Recipe, folder: Path, settings: LoaderSettings) -> VidLL
     tokenizer.save_pretrained(folder)
     config.save_pretrained(folder)
     return model
+
+
+def refuse_other_settings(kept: VidLLMConfig, recipe: Recipe, folder: Path) -> None:
+    """Refuse to go on with a network the recipe no longer describes.
+
+    Raises:
+        ValueError: a setting of `recipe.model` differs from the run's.
+    """
+    wanted, began = VidLLMConfig(**dict(recipe.model)).to_dict(), kept.to_dict()
+    other = sorted(name for name in recipe.model if wanted[name] != began[name])
+    if other:
+        raise ValueError(
+            f"model: expected the settings that the run in {folder} began with, got other "
+            f"{', '.join(other)}; take another folder"
+        )
+
+
+def recipe_config(recipe: Recipe) -> VidLLMConfig | None:
+    """Return the configuration of the network a recipe trains; None where it is no `VidLLM`."""
+    if recipe.stage == "image_text":
+        return None
+    if recipe.init:
+        return network_config(recipe.init, recipe.model)
+    return VidLLMConfig(**dict(recipe.model))
 
 
 def train_tokenizer(

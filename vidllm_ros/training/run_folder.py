@@ -59,6 +59,17 @@ def require_folder(name: str, folder: str | Path) -> Path:
     return home
 
 
+def network_config(folder: str | Path, changes: Mapping[str, Any] | None = None) -> VidLLMConfig:
+    """Read the configuration `load_network` gives a network, without its weights.
+
+    Raises:
+        FileNotFoundError: there is neither run nor model in the folder.
+    """
+    home = require_folder("init", folder)
+    saved = VidLLMConfig.from_pretrained(home / MODEL_FOLDER if is_run(home) else home)
+    return VidLLMConfig.from_dict({**saved.to_dict(), **changes}) if changes else saved
+
+
 def load_network(folder: str | Path, changes: Mapping[str, Any] | None = None) -> VidLLM:
     """Load a `VidLLM` in float32 with its tokenizer.
 
