@@ -3,9 +3,9 @@
 
 Teachers are trained once, and with the weights of the one of geometry every row begins; every row
 then has its own stage 1 (shared where rows do not differ in it) and stage 2, the same time, the
-same rooms and the same seeds. A folder that has
-begun goes on where it stopped, and the same command in a second process takes its share. Next:
-evaluation/ablation.py lists the rows, ablation_run.py runs them.
+same rooms and the same seeds. A folder that has begun goes on where it stopped, and the same
+command in a second process takes its share. Next: evaluation/ablation.py lists the rows,
+ablation_plan.py says what runs, ablation_run.py runs it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def ablate(
         Path | None,
         typer.Option(help="YAML of settings to change, by recipe or for all."),
     ] = None,
-    data: Annotated[str, typer.Option(help="Folder of rendered rooms; else rendered.")] = "",
+    data: Annotated[str, typer.Option(help="Folder of rendered rooms; else as recipes say.")] = "",
     rooms: Annotated[int, typer.Option(help="Validation rooms a row is measured on.")] = 20,
     steps: Annotated[
         int, typer.Option(help="Steps of stage 2, instead of what the budget gives.")
@@ -65,16 +65,21 @@ def ablate(
         stop_after_s=60.0 * stop_after_minutes,
     )
     run = AblationRun(settings)
-    note(run.plan.describe())
-    if dry_run:
-        return
-    is_done = report_only or run.train()
-    if run.results():
-        print(run.report())
+    is_done = True
+    if not report_only:
+        note(run.plan.describe())
+        if dry_run:
+            return
+        is_done = run.train()
+    table = run.report()
+    if table is None:
+        note(f"{out}: no row is done yet")
+    else:
+        print(table)
         note(f"{out}/ablation.md, ablation.json, ablation.png")
-    if run.failed:
-        for folder, reason in run.failed.items():
-            complain(f"failed: {folder}: {reason}")
+    for folder, reason in run.lost.items():
+        complain(f"left out: {folder}: {reason}")
+    if run.lost:
         raise typer.Exit(FAILED)
     if not is_done:
         note("stopped and saved; the same command goes on")

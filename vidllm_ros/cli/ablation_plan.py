@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -29,6 +30,7 @@ from vidllm_ros.evaluation.ablation import (
     stage1_name,
 )
 from vidllm_ros.training.build import build_trainer, plain
+from vidllm_ros.training.checkpoint import CHECKPOINT
 from vidllm_ros.training.recipe import Recipe, recipe_from_dict
 
 RECIPES = {
@@ -70,6 +72,10 @@ class AblationSettings:
     teacher_steps: int = 0
     stop_after_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.rooms < 1:
+            raise ValueError(f"rooms: expected at least 1 to measure a row on, got {self.rooms}")
+
 
 @dataclass(frozen=True)
 class AblationJob:
@@ -106,6 +112,15 @@ def read_changes(path: Path | None, data: str) -> dict[str, Any]:
     return change_settings(changes, {"all": {"data.folder": data}} if data else {})
 
 
+def flatten(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        is_part = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{path}{name}.") if is_part else {f"{path}{name}": value}
+    return flat
+
+
 class AblationPlan:
     """Every run of an ablation, in order.
 
@@ -138,40 +153,43 @@ class AblationPlan:
         """Return steps of every run: from plan.json, else worked out and kept there.
 
         Raises:
-            ValueError: the folder was begun with other recipes or steps.
+            ValueError: runs of the folder were begun with other recipes or steps.
         """
         file = self.settings.out / PLAN
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):  # one process works it out for all
-            if file.is_file():
-                kept = json.loads(file.read_text())
-                self._refuse_other_settings(kept)
-                return StepPlan(**kept["steps"])
+            kept = json.loads(file.read_text()) if file.is_file() else None
+            if kept is not None:
+                other = self._other_settings(kept.get("asked", {}))
+                if not other:
+                    return StepPlan(**kept["steps"])
+                if self._has_begun():
+                    raise ValueError(
+                        f"out: expected the settings that {self.settings.out} began with, got "
+                        f"other {', '.join(other)}; rows of one table must not differ in them: "
+                        "take another folder"
+                    )
             steps, measured = self._make_steps()
             content = {"steps": asdict(steps), "step_s": measured, "asked": self._asked()}
             write_json(file, content)
         return steps
 
+    def _has_begun(self) -> bool:
+        return any(self.settings.out.rglob(CHECKPOINT))
+
     def _asked(self) -> dict[str, Any]:
-        """Return what rows and seeds of one folder must have in common."""
+        """Return what rows and seeds of one folder must have in common, by dotted name."""
         settings = self.settings
-        asked = {"steps": settings.steps, "teacher_steps": settings.teacher_steps}
+        asked: dict[str, Any] = {"steps": settings.steps, "teacher_steps": settings.teacher_steps}
         if not settings.steps:
             asked["budget_s"] = int(settings.budget_s)
-        recipes = {kind: plain(self.recipe(kind, 1, {}).as_dict()) for kind in RECIPES}
-        return {**asked, **recipes}
+        for kind in RECIPES:
+            asked |= flatten(plain(self.recipe(kind, 1, {}).as_dict()), f"{kind}.")
+        return asked
 
-    def _refuse_other_settings(self, kept: Mapping[str, Any]) -> None:
-        began, asked = kept["asked"], json.loads(json.dumps(self._asked()))
-        other = sorted(
-            name for name in {*began, *asked} if began.get(name, {}) != asked.get(name, {})
-        )
-        if other:
-            raise ValueError(
-                f"out: expected the settings that {self.settings.out} began with, got other "
-                f"{', '.join(other)}; rows of one table must not differ in them: take another "
-                "folder"
-            )
+    def _other_settings(self, began: Mapping[str, Any]) -> list[str]:
+        asked = json.loads(json.dumps(self._asked()))
+        return sorted(name for name in {*began, *asked} if began.get(name) != asked.get(name))
 
     def _make_steps(self) -> tuple[StepPlan, dict[str, float]]:
         """Work out the steps of every run; return them and the seconds a step took, if timed."""
@@ -191,17 +209,25 @@ class AblationPlan:
         return steps, measured
 
     def time_steps(self) -> dict[str, float]:
-        """Time a few steps of the stages; a teacher's are taken for those of its kind of stage."""
+        """Time a few steps of every kind of run, in a folder that is thrown away."""
         timed = {}
-        for kind in ("semantic_teacher", "stage2"):
-            folder = self.settings.out / "timing" / kind
-            recipe = self.recipe(kind, 1000, {"init": "", "validation.rooms": 0})
-            trainer = build_trainer(recipe, folder)
-            trainer.run(WARM_STEPS)
-            before = trainer.state.seconds
-            trainer.run(TIMED_STEPS)
-            timed[kind] = (trainer.state.seconds - before) / TIMED_STEPS
-        return {**timed, "geometry_teacher": timed["stage2"], "stage1": timed["semantic_teacher"]}
+        with TemporaryDirectory() as scratch:
+            for kind in RECIPES:
+                changes: dict[str, Any] = {"validation.rooms": 0}
+                if kind == "stage1":
+                    changes["init"] = f"{scratch}/{TEACHERS[0]}"
+                    changes |= {f"{name}.folder": f"{scratch}/{name}" for name in TEACHERS}
+                if kind == "stage2":
+                    changes["init"] = f"{scratch}/stage1"
+                trainer = build_trainer(self.recipe(kind, 1000, changes), f"{scratch}/{kind}")
+                trainer.run(WARM_STEPS)
+                before = trainer.state
+                step, seconds = before.step, before.seconds
+                trainer.run(TIMED_STEPS)
+                if trainer.stop_requested:
+                    raise KeyboardInterrupt
+                timed[kind] = (trainer.state.seconds - seconds) / (trainer.state.step - step)
+        return timed
 
     @cached_property
     def jobs(self) -> list[AblationJob]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,10 @@ from vidllm_ros.cli.ablation_plan import (
 from vidllm_ros.cli.command import complain, note, one_sentence
 from vidllm_ros.cli.output_files import write_json
 from vidllm_ros.cli.validation import RoomValidator
-from vidllm_ros.evaluation.ablation import AblationResult, result_table
+from vidllm_ros.evaluation.ablation import ROWS, AblationResult, result_table
 from vidllm_ros.geometry.point_cloud import write_atomically
+from vidllm_ros.streaming.memory_steps import is_out_of_memory
 from vidllm_ros.training.build import build_trainer
-from vidllm_ros.training.trainer import NotFiniteError
 
 RESULT, TAKEN = "result.json", "taken.lock"
 WAIT_S = 2.0  # between looks at what another process has finished
@@ -50,34 +49,37 @@ class AblationRun:
         self.plan = AblationPlan(settings)
         self.started = time.monotonic()
         self.was_stopped = False  # by a signal
-        self.failed: dict[Path, str] = {}  # folder of a run to why it ended
+        self.failed: dict[Path, str] = {}  # folder of a run to why it ended here
+        self.lost: dict[Path, str] = {}  # the same of all that is left out, for the report
 
     def train(self) -> bool:
         """Run what is not done yet; return whether all is.
 
-        A process takes whatever no other has taken and has all it needs. Of a run that fails the
-        reason is kept in `failed`; what needs it is left out.
+        A process takes whatever no other has taken and has all it needs. A run that fails, and
+        what needs it, are left out and named in `lost`.
         """
         jobs, told = self.plan.jobs, ""
         while left := [job for job in jobs if not is_done(job.folder)]:
-            self._give_up(left)
-            left = [job for job in left if job.folder not in self.failed]
+            self.lost = self._lost(left)
+            left = [job for job in left if job.folder not in self.lost]
             if self.is_over or not left:
                 return False
             place = f"{sum(is_done(job.folder) for job in jobs)} of {len(jobs)} done"
             if not any(self.take(job, place) for job in left):
-                waits = f"{place}; {left[0].name} waits for another process"
+                waits = f"{place}; waiting for what another process has"
                 if waits != told:
                     note(waits)
                 told = waits
                 time.sleep(WAIT_S)
         return True
 
-    def _give_up(self, jobs: list[AblationJob]) -> None:
-        """Leave out what needs a run that failed."""
-        for job in jobs:
-            for needed in job.needs & set(self.failed):
-                self.failed.setdefault(job.folder, f"needs {needed}, which failed")
+    def _lost(self, left: list[AblationJob]) -> dict[Path, str]:
+        """Return what failed here and no other process mended, and what needs it."""
+        lost = {folder: why for folder, why in self.failed.items() if not is_done(folder)}
+        for job in left:
+            for needed in job.needs & set(lost):
+                lost.setdefault(job.folder, f"needs {needed}, which failed")
+        return lost
 
     @property
     def left_s(self) -> float:
@@ -104,7 +106,9 @@ class AblationRun:
             if not is_done(job.folder):
                 note(f"{place}; now {job.name}, seed {job.recipe.seed}")
                 self.run_one(job)
-        except (NotFiniteError, ValueError) as error:
+        except (RuntimeError, ValueError, TypeError, OSError) as error:  # of this run alone
+            if is_out_of_memory(error):
+                raise
             self.failed[job.folder] = one_sentence(error)
             complain(f"{job.name}, seed {job.recipe.seed}: {self.failed[job.folder]}")
         finally:
@@ -117,8 +121,11 @@ class AblationRun:
         validator.check()
         trainer = build_trainer(job.recipe, job.folder)
         trainer.load()
-        trainer.run(minutes=0.0 if math.isinf(self.left_s) else max(self.left_s, 1e-3) / 60)
-        self.was_stopped = trainer.stop_requested
+        try:
+            minutes = 0.0 if math.isinf(self.left_s) else max(self.left_s, 1e-3) / 60
+            trainer.run(minutes=minutes)
+        finally:
+            self.was_stopped = trainer.stop_requested
         if trainer.progress < 1.0:
             return
         trainer.plain_stage.eval()
@@ -127,38 +134,46 @@ class AblationRun:
         place = {"steps": state.step, "scenes": state.scenes, "seconds": round(state.seconds, 1)}
         write_json(job.folder / RESULT, {**place, "numbers": dict(looked.numbers)})
 
-    def results(self) -> list[AblationResult]:
-        """Read what the rows that are done gave."""
-        return [
-            AblationResult(row.name, seed, numbers_of(folder))
-            for row in self.settings.rows
-            for seed in self.settings.seeds
-            if is_done(folder := self.plan.row_folder(row.name, seed))
-        ]
+    def report(self) -> str | None:
+        """Write ablation.json, ablation.md and ablation.png of all rows that are done.
 
-    def start(self) -> Mapping[str, float]:
-        """Return what the geometry teacher measures, with whose weights every row begins."""
-        folder = self.settings.out / TEACHERS[0]
-        return numbers_of(folder) if is_done(folder) else {}
-
-    def report(self) -> str:
-        """Write ablation.json, ablation.md and ablation.png of what is done; return the table."""
-        results, out = self.results(), self.settings.out
+        Rows and seeds of other calls are in them too. Returns the table; None while no row is
+        done.
+        """
+        out = self.settings.out
+        results = read_results(out)
+        if not results:
+            return None
+        done = {result.row for result in results}
+        rows = [row for row in ROWS if row.name in done or row in self.settings.rows]
+        teacher = out / TEACHERS[0]
+        start = numbers_of(teacher) if is_done(teacher) else {}
         plan = json.loads((out / PLAN).read_text())
         content: dict[str, Any] = {
-            "steps": plan["steps"],
-            "step_s": plan["step_s"],
-            "validation_rooms": self.settings.rooms,
-            "start": self.start(),
-            "rows": {row.name: row.words for row in self.settings.rows},
+            **plan,
+            "start": start,
+            "rows": {row.name: row.words for row in rows},
             "results": [asdict(result) for result in results],
-            "failed": {str(folder): reason for folder, reason in self.failed.items()},
+            "lost": {str(folder): reason for folder, reason in self.lost.items()},
         }
         write_json(out / "ablation.json", content)
-        table = result_table(results, self.settings.rows, self.start())
+        table = result_table(results, rows, start)
         write_atomically(out / "ablation.md", table.encode())
-        draw_chart(out / "ablation.png", results, self.settings.rows)
+        draw_chart(out / "ablation.png", results, rows)
         return table
+
+
+def read_results(out: Path) -> list[AblationResult]:
+    """Read what rows and seeds that are done gave, in order."""
+    results = []
+    for row in ROWS:
+        folders = [file.parent for file in (out / "rows" / row.name).glob(f"seed*/{RESULT}")]
+        seeds = sorted(int(folder.name.removeprefix("seed")) for folder in folders)
+        for seed in seeds:
+            numbers = numbers_of(out / "rows" / row.name / f"seed{seed}")
+            if numbers:
+                results.append(AblationResult(row.name, seed, numbers))
+    return results
 
 
 def is_done(folder: Path) -> bool:

@@ -94,11 +94,11 @@ class RoomValidator:
         Raises:
             ValueError: the network would read them at another size than they are drawn at.
         """
-        from vidllm_ros.training.build import recipe_config
+        from vidllm_ros.training.build import network_config
 
-        config = recipe_config(self.recipe)
-        if config is None or self.recipe.stage == "distil":  # whose frames are not resized
+        if self.recipe.stage in ("image_text", "distil"):  # whose frames are not resized
             return
+        config = network_config(self.recipe)
         size = (self.recipe.data.height, self.recipe.data.width)
         plan = plan_resize(*size, config.image_size, config.patch_size, config.resize_mode)
         if size != (plan.height, plan.width):

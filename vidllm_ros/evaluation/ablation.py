@@ -76,7 +76,13 @@ ROWS = (
         ("table6",),
         stage2={"model.scale_alignment": "metric_only"},
     ),
-    AblationRow("single_stage", "single-stage: no distillation", ("fig5",), has_stage1=False),
+    AblationRow(
+        "single_stage",
+        "single-stage: no distillation",
+        ("fig5",),
+        stage2={"model.adapter": "bridge"},  # which the geometry teacher, its start, has not
+        has_stage1=False,
+    ),
     AblationRow(
         "geometry_only",
         "geometry teacher only",
@@ -182,7 +188,7 @@ def plan_steps(
         rows: to run.
         seeds: of each.
         step_s: seconds a step of "geometry_teacher", "semantic_teacher", "stage1" and "stage2".
-        evaluation_s: of one row.
+        evaluation_s: of one row or stage 1.
         teacher_steps: of each teacher, whatever the rest has; 0 gives half of stage 2.
 
     Raises:
@@ -192,7 +198,7 @@ def plan_steps(
     single = sum(not row.has_stage1 for row in rows)
     per_step = seeds * (len(rows) * step_s["stage2"] + (shared + single) / 3 * step_s["stage1"])
     teachers_s = step_s["geometry_teacher"] + step_s["semantic_teacher"] * (shared > 0)
-    fixed_s = seeds * len(rows) * evaluation_s + teacher_steps * teachers_s
+    fixed_s = seeds * (len(rows) + shared) * evaluation_s + teacher_steps * teachers_s
     per_step += 0.0 if teacher_steps else 0.5 * teachers_s
     steps = int((budget_s - fixed_s) / per_step)
     if steps < 10:
@@ -220,8 +226,9 @@ def result_table(
 ) -> str:
     """Return a Markdown table, mean and standard deviation over seeds; best of each bold.
 
-    With several seeds of a row a last line says how far one seed lies from its row's mean. Two
-    single runs differ by more than chance only beyond some three times that.
+    With several seeds of a row a last line says how far one seed lies from its row's mean: by
+    other batches and, of parts the teacher lacks, other initial values. Two single runs differ
+    by more than chance only beyond some three times that.
 
     Args:
         results: of rows and seeds.

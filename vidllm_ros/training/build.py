@@ -17,7 +17,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from torch import nn
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+from transformers import CLIPConfig, CLIPModel, PretrainedConfig, PreTrainedTokenizerFast
 
 from vidllm_ros.data.loader import SceneBatches
 from vidllm_ros.data.samples import SceneSample
@@ -31,7 +31,7 @@ from vidllm_ros.training import sharding
 from vidllm_ros.training.image_text import ImageTextStage
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.room_source import build_source
-from vidllm_ros.training.run_folder import MODEL_FOLDER, load_network, network_config
+from vidllm_ros.training.run_folder import MODEL_FOLDER, load_network, saved_config
 from vidllm_ros.training.stage_output import Validator
 from vidllm_ros.training.stages import DistilStage, JointStage
 from vidllm_ros.training.teachers import load_teacher
@@ -108,12 +108,15 @@ def build_model(recipe: Recipe, folder: Path, settings: LoaderSettings) -> VidLL
         folder: holds configuration and tokenizer of the run.
         settings: of the loader, for the tokenizer's texts.
     """
+    has_begun = (folder / "config.json").is_file()
+    if has_begun:
+        kept = VidLLMConfig.from_pretrained(folder)
+        refuse_other_settings(kept, network_config(recipe), recipe.model, folder)
     if recipe.init:
         model = load_network(recipe.init, recipe.model)
         tokenizer, config = model.language.tokenizer, model.config
-    elif (folder / "config.json").is_file():
-        config = VidLLMConfig.from_pretrained(folder)
-        refuse_other_settings(config, recipe, folder)
+    elif has_begun:
+        config = kept
         model = VidLLM(config)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
         prepare_for_scratch(model)
@@ -131,27 +134,33 @@ def build_model(recipe: Recipe, folder: Path, settings: LoaderSettings) -> VidLL
     return model
 
 
-def refuse_other_settings(kept: VidLLMConfig, recipe: Recipe, folder: Path) -> None:
+def refuse_other_settings(
+    kept: PretrainedConfig, wanted: PretrainedConfig, names: Iterable[str], folder: Path
+) -> None:
     """Refuse to go on with a network the recipe no longer describes.
 
+    Args:
+        kept: configuration the run began with.
+        wanted: what the recipe asks for.
+        names: of the fields to compare, those of `recipe.model`.
+        folder: where `kept` lies.
+
     Raises:
-        ValueError: a setting of `recipe.model` differs from the run's.
+        ValueError: one of them differs.
     """
-    wanted, began = VidLLMConfig(**dict(recipe.model)).to_dict(), kept.to_dict()
-    other = sorted(name for name in recipe.model if wanted[name] != began[name])
+    began, asked = kept.to_dict(), wanted.to_dict()
+    other = sorted(name for name in names if began.get(name) != asked.get(name))
     if other:
         raise ValueError(
-            f"model: expected the settings that the run in {folder} began with, got other "
+            f"model: expected the settings that the run in {folder.parent} began with, got other "
             f"{', '.join(other)}; take another folder"
         )
 
 
-def recipe_config(recipe: Recipe) -> VidLLMConfig | None:
-    """Return the configuration of the network a recipe trains; None where it is no `VidLLM`."""
-    if recipe.stage == "image_text":
-        return None
+def network_config(recipe: Recipe) -> VidLLMConfig:
+    """Return the configuration of the `VidLLM` a recipe trains, without loading weights."""
     if recipe.init:
-        return network_config(recipe.init, recipe.model)
+        return saved_config(recipe.init, recipe.model)
     return VidLLMConfig(**dict(recipe.model))
 
 
@@ -169,7 +178,8 @@ def build_image_text(
 ) -> tuple[CLIPModel, PreTrainedTokenizerFast]:
     """Load the run's CLIP and tokenizer, or make them and keep them in `folder`."""
     if (folder / "config.json").is_file():
-        config = CLIPConfig.from_pretrained(folder)
+        config, wanted = CLIPConfig.from_pretrained(folder), CLIPConfig(**dict(recipe.model))
+        refuse_other_settings(config, wanted, recipe.model, folder)
         return CLIPModel(config), PreTrainedTokenizerFast.from_pretrained(folder)
     config = CLIPConfig(**dict(recipe.model))
     words: Any = config.text_config

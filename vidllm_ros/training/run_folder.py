@@ -59,15 +59,29 @@ def require_folder(name: str, folder: str | Path) -> Path:
     return home
 
 
-def network_config(folder: str | Path, changes: Mapping[str, Any] | None = None) -> VidLLMConfig:
-    """Read the configuration `load_network` gives a network, without its weights.
+def saved_config(folder: str | Path, changes: Mapping[str, Any] | None = None) -> VidLLMConfig:
+    """Read the configuration that `load_network` gives a network, without its weights.
 
     Raises:
         FileNotFoundError: there is neither run nor model in the folder.
+        ValueError: as in `load_network`.
     """
     home = require_folder("init", folder)
     saved = VidLLMConfig.from_pretrained(home / MODEL_FOLDER if is_run(home) else home)
-    return VidLLMConfig.from_dict({**saved.to_dict(), **changes}) if changes else saved
+    return changed_config(saved, changes or {}, home)
+
+
+def changed_config(saved: VidLLMConfig, changes: Mapping[str, Any], home: Path) -> VidLLMConfig:
+    """Return the configuration with some fields set otherwise; `home` is where it was saved."""
+    if not changes:
+        return saved
+    config = VidLLMConfig.from_dict({**saved.to_dict(), **changes})
+    if saved.adapter not in ("none", config.adapter):
+        raise ValueError(
+            f"model.adapter: expected {saved.adapter!r} as in {home}, got {config.adapter!r}; "
+            "a trained adapter cannot become another: begin with a network without one"
+        )
+    return config
 
 
 def load_network(folder: str | Path, changes: Mapping[str, Any] | None = None) -> VidLLM:
@@ -80,11 +94,11 @@ def load_network(folder: str | Path, changes: Mapping[str, Any] | None = None) -
 
     Raises:
         FileNotFoundError: there is neither in the folder.
-        ValueError: a change gives a tensor of another shape.
+        ValueError: a change gives a tensor of another shape, or asks for another adapter.
     """
     home = require_folder("init", folder)
     if is_run(home):
-        config = VidLLMConfig.from_pretrained(home / MODEL_FOLDER)
+        config = saved_config(home, changes)
         weights = run_weights(home)
         tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(home / MODEL_FOLDER)
     else:
@@ -94,10 +108,8 @@ def load_network(folder: str | Path, changes: Mapping[str, Any] | None = None) -
         saved = saved.float()
         if not changes:
             return saved
-        config, weights = saved.config, saved.state_dict()
+        config, weights = changed_config(saved.config, changes, home), saved.state_dict()
         tokenizer = saved.language.tokenizer
-    if changes:
-        config = VidLLMConfig.from_dict({**config.to_dict(), **changes})
     model = VidLLM(config)
     model.load_state_dict({**model.state_dict(), **fitting(model, weights, home)})
     model.language.attach_tokenizer(tokenizer)
