@@ -235,3 +235,33 @@ def test_a_run_is_a_teacher_and_a_start(tmp_path, tiny_model, tiny_fields):
         build.load_network(run, {"bridge_tokens": 5})
     with pytest.raises(FileNotFoundError, match="run the stage before it first"):
         build.load_network(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="a trained adapter cannot become another"):
+        build.load_network(run, {"adapter": "cross_attention"})
+
+
+@pytest.mark.parametrize("has_start", [False, True])
+def test_a_run_does_not_go_on_as_another_network(tmp_path, tiny_model, tiny_fields, has_start):
+    start = tmp_path / "start"
+    tiny_model.save_pretrained(start)
+    fields = {**tiny_fields, "metric_focal": 0.8}
+    made = recipe.Recipe(model=fields, init=str(start) if has_start else "")
+    settings = build.loader_settings(made, 14)
+    folder = tmp_path / "run" / "model"
+    folder.mkdir(parents=True)
+    network = tiny_model.config.__class__(**fields)
+    network.save_pretrained(folder)
+    tiny_model.language.tokenizer.save_pretrained(folder)
+    assert build.build_model(made, folder, settings).config.metric_focal == 0.8
+    before = (folder / "config.json").read_bytes()
+    other = replace(made, model={**fields, "metric_focal": 0.7, "max_scene_tokens": 99})
+    with pytest.raises(ValueError, match="got other max_scene_tokens, metric_focal; take another"):
+        build.build_model(other, folder, settings)
+    assert (folder / "config.json").read_bytes() == before
+
+
+def test_a_semantic_teacher_does_not_go_on_as_another(tmp_path):
+    CLIPConfig(**TINY_CLIP).save_pretrained(tmp_path / "model")
+    vision = {**TINY_CLIP["vision_config"], "num_hidden_layers": 4}
+    made = recipe.Recipe(stage="image_text", model={**TINY_CLIP, "vision_config": vision})
+    with pytest.raises(ValueError, match="got other vision_config"):
+        build.build_image_text(made, tmp_path / "model", build.loader_settings(made, 14))
