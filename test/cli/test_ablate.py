@@ -99,6 +99,8 @@ def test_rows_run_stop_and_go_on(tmp_path, changes, capsys):
     kept = json.loads((out / "ablation.json").read_text())
     assert {result["row"] for result in kept["results"]} == set(rows.split(","))
     assert {"fscore_10cm", "depth_absrel"} <= set(kept["start"])
+    first = {r["row"]: "held_out_distil_semantic" in r["numbers"] for r in kept["results"]}
+    assert first == {row: row not in ("single_stage", "geometry_only") for row in first}
     for result in kept["results"]:
         assert {"depth_absrel", "fscore_10cm", "pose_rotation_deg"} <= set(result["numbers"])
     assert (out / "ablation.md").read_text() in table

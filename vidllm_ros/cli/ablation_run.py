@@ -28,7 +28,7 @@ from vidllm_ros.cli.ablation_plan import (
 from vidllm_ros.cli.command import complain, note, one_sentence
 from vidllm_ros.cli.output_files import write_json
 from vidllm_ros.cli.validation import RoomValidator
-from vidllm_ros.evaluation.ablation import ROWS, AblationResult, result_table
+from vidllm_ros.evaluation.ablation import ROWS, AblationResult, result_table, stage1_name
 from vidllm_ros.geometry.point_cloud import write_atomically
 from vidllm_ros.streaming.memory_steps import is_out_of_memory
 from vidllm_ros.training.build import build_trainer
@@ -164,13 +164,16 @@ class AblationRun:
 
 
 def read_results(out: Path) -> list[AblationResult]:
-    """Read what rows and seeds that are done gave, in order."""
+    """Read what rows and seeds that are done gave, in order, and their stage 1 with them."""
     results = []
     for row in ROWS:
         folders = [file.parent for file in (out / "rows" / row.name).glob(f"seed*/{RESULT}")]
         seeds = sorted(int(folder.name.removeprefix("seed")) for folder in folders)
         for seed in seeds:
             numbers = numbers_of(out / "rows" / row.name / f"seed{seed}")
+            first = out / "stage1" / stage1_name(row) / f"seed{seed}"
+            if row.has_stage1 and is_done(first):
+                numbers = {**numbers_of(first), **numbers}
             if numbers:
                 results.append(AblationResult(row.name, seed, numbers))
     return results

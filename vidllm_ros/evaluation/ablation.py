@@ -16,6 +16,8 @@ import numpy as np
 
 TABLES = ("table6", "fig5")
 METRICS = (
+    ("held_out_distil_geometry", "eq. 6, geometry", False),
+    ("held_out_distil_semantic", "eq. 6, semantic", False),
     ("depth_absrel", "AbsRel", False),
     ("depth_absrel_median_scaled", "AbsRel, median-scaled", False),
     ("fscore_10cm", "F 10 cm", True),
