@@ -221,6 +221,25 @@ class AblationResult:
     numbers: Mapping[str, float]
 
 
+Summary = dict[str, dict[str, tuple[float, float, int]]]
+
+
+def summarise(results: Iterable[AblationResult], rows: Sequence[AblationRow]) -> Summary:
+    """Return mean, standard deviation and number of seeds by row and metric."""
+    kept = list(results)
+    table: Summary = {}
+    for row in rows:
+        found: dict[str, tuple[float, float, int]] = {}
+        for metric, _, _ in METRICS:
+            values = [r.numbers[metric] for r in kept if r.row == row.name and metric in r.numbers]
+            if values:
+                several = len(values) > 1
+                spread = float(np.std(values, ddof=1)) if several else 0.0
+                found[metric] = (float(np.mean(values)), spread, len(values))
+        table[row.name] = found
+    return table
+
+
 def result_table(
     results: Iterable[AblationResult],
     rows: Sequence[AblationRow],
@@ -237,17 +256,7 @@ def result_table(
         rows: in order.
         start: numbers of the network every row begins with, for the first line.
     """
-    kept = list(results)
-    table: dict[str, dict[str, tuple[float, float, int]]] = {}
-    for row in rows:
-        found: dict[str, tuple[float, float, int]] = {}
-        for metric, _, _ in METRICS:
-            values = [r.numbers[metric] for r in kept if r.row == row.name and metric in r.numbers]
-            if values:
-                several = len(values) > 1
-                spread = float(np.std(values, ddof=1)) if several else 0.0
-                found[metric] = (float(np.mean(values)), spread, len(values))
-        table[row.name] = found
+    table = summarise(results, rows)
     lines = [
         "| row | " + " | ".join(words for _, words, _ in METRICS) + " | seeds |",
         "|---|" + "---|" * (len(METRICS) + 1),
