@@ -20,6 +20,7 @@ from vidllm_ros.cli.validation import RoomValidator
 from vidllm_ros.data.synthrooms import make_scene
 from vidllm_ros.data.synthrooms.storage import save_sample
 from vidllm_ros.evaluation import ablation
+from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.training.checkpoint import CHECKPOINT
 from vidllm_ros.training.recipe import recipe_from_dict
 from vidllm_ros.training.trainer import NotFiniteError
@@ -170,6 +171,24 @@ def test_a_row_is_a_change_of_recipes(tmp_path, row):
         part, _, setting = name.partition(".")
         holder = made.recipe.model if part == "model" else vars(made.recipe.losses)
         assert holder[setting] == value
+
+
+def test_the_size_for_two_cores_names_settings_that_exist(tmp_path):
+    file = RECIPES.parent / "ablation_two_cores.yaml"
+    settings = AblationSettings(
+        out=tmp_path,
+        rows=ablation.ROWS,
+        seeds=(0,),
+        recipes=RECIPES,
+        changes=ablation_plan.read_changes(file, ""),
+        steps=30,
+    )
+    known = VidLLMConfig().to_dict()
+    for job in AblationPlan(settings).jobs:
+        assert job.recipe.data.width == 84
+        if job.recipe.stage != "image_text":
+            assert set(job.recipe.model) <= set(known)
+            assert VidLLMConfig(**job.recipe.model).encoder["hidden_size"] == 96
 
 
 def differences(recipe, other):

@@ -249,7 +249,8 @@ def result_table(
 
     With several seeds of a row a last line says how far one seed lies from its row's mean: by
     other batches and, of parts the teacher lacks, other initial values. Two single runs differ
-    by more than chance only beyond some three times that.
+    by more than chance only beyond some three times that where it comes from many seeds, six
+    times where from three of one row.
 
     Args:
         results: of rows and seeds.
