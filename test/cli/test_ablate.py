@@ -3,7 +3,6 @@
 
 import dataclasses
 import json
-import re
 import threading
 import time
 from pathlib import Path
@@ -20,8 +19,6 @@ from vidllm_ros.cli.validation import RoomValidator
 from vidllm_ros.data.synthrooms import make_scene
 from vidllm_ros.data.synthrooms.storage import save_sample
 from vidllm_ros.evaluation import ablation
-from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.training.checkpoint import CHECKPOINT
 from vidllm_ros.training.recipe import recipe_from_dict
 from vidllm_ros.training.trainer import NotFiniteError
 
@@ -144,67 +141,6 @@ def test_a_budget_is_shared_out_by_timed_steps(tmp_path, changes, monkeypatch):
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"plan.json", "plan.lock"}
 
 
-@pytest.mark.parametrize("row", ablation.ROWS, ids=lambda row: row.name)
-def test_a_row_is_a_change_of_recipes(tmp_path, row):
-    settings = AblationSettings(
-        out=tmp_path, rows=(row,), seeds=(5,), recipes=RECIPES, changes={}, steps=30
-    )
-    runs = {job.name: job for job in AblationPlan(settings).jobs}
-    made = runs.pop(row.name)
-    teacher = str(tmp_path / "geometry_teacher")
-    assert made.recipe.seed == 5
-    assert made.recipe.total_steps == (30 if row.has_stage1 else 32)  # 10 steps of a quarter
-    assert Path(made.recipe.init) in {job.folder for job in runs.values()}
-    full = dataclasses.replace(settings, rows=ablation.choose_rows("full"))
-    others = {job.name: job.recipe for job in AblationPlan(full).jobs}
-    differs = differences(made.recipe, others["full"]) - {"init", "total_steps"}
-    assert differs == set(row.stage2)
-    first = [job.recipe for name, job in runs.items() if name.startswith("stage 1")]
-    assert len(first) == row.has_stage1
-    for recipe in first:
-        assert (recipe.init, recipe.seed) == (teacher, 1005)
-        differs = differences(recipe, others["stage 1 of full"])
-        wanted = {name for name in row.stage1 if not name.endswith("_teacher")}
-        kinds = {name + part for name in set(row.stage1) - wanted for part in (".kind", ".folder")}
-        assert differs == wanted | kinds
-    for name, value in row.stage2.items():
-        part, _, setting = name.partition(".")
-        holder = made.recipe.model if part == "model" else vars(made.recipe.losses)
-        assert holder[setting] == value
-
-
-def test_the_size_for_two_cores_names_settings_that_exist(tmp_path):
-    file = RECIPES.parent / "ablation_two_cores.yaml"
-    settings = AblationSettings(
-        out=tmp_path,
-        rows=ablation.ROWS,
-        seeds=(0,),
-        recipes=RECIPES,
-        changes=ablation_plan.read_changes(file, ""),
-        steps=30,
-    )
-    known = VidLLMConfig().to_dict()
-    for job in AblationPlan(settings).jobs:
-        assert job.recipe.data.width == 84
-        if job.recipe.stage != "image_text":
-            assert set(job.recipe.model) <= set(known)
-            assert VidLLMConfig(**job.recipe.model).encoder["hidden_size"] == 96
-
-
-def differences(recipe, other):
-    """Return the dotted names of settings in which two recipes differ."""
-
-    def flat(values, path=""):
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{path}{name}.")
-            else:
-                yield f"{path}{name}", value
-
-    ours, theirs = dict(flat(recipe.as_dict())), dict(flat(other.as_dict()))
-    return {name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)}
-
-
 def share(tmp_path, monkeypatch, rows="full,single_stage,geometry_only", seeds=(0, 1)):
     """Return the settings of a small ablation and the order in which its runs were made."""
     made = []
@@ -293,33 +229,6 @@ def test_weights_from_outside_are_not_waited_for(tmp_path, monkeypatch):
     run = AblationRun(dataclasses.replace(settings, changes=changes))
     assert run.train()
     assert len(made) == 2
-
-
-def test_other_settings_want_another_folder(tmp_path):
-    settings = AblationSettings(
-        out=tmp_path,
-        rows=ablation.choose_rows("full"),
-        seeds=(0,),
-        recipes=RECIPES,
-        changes={},
-        steps=30,
-    )
-    began = AblationPlan(settings).steps
-    (tmp_path / "rows" / "full" / "seed0").mkdir(parents=True)
-    (tmp_path / "rows" / "full" / "seed0" / CHECKPOINT).touch()
-    more = dataclasses.replace(settings, rows=ablation.ROWS, seeds=(1, 2), stop_after_s=9.0)
-    assert AblationPlan(more).steps == began
-    for name, value, said in (
-        ("steps", 40, "steps"),
-        ("teacher_steps", 7, "teacher_steps"),
-        ("rooms", 3, "geometry_teacher.validation.rooms, semantic_teacher.validation.rooms, "),
-        ("changes", {"stage2": {"losses.camera": 1.0}}, "stage2.losses.camera"),
-    ):
-        other = dataclasses.replace(settings, **{name: value})
-        with pytest.raises(ValueError, match=f"got other {re.escape(said)}"):
-            _ = AblationPlan(other).steps
-    (tmp_path / "rows" / "full" / "seed0" / CHECKPOINT).unlink()
-    assert AblationPlan(dataclasses.replace(settings, steps=40)).steps.stage2 == 40
 
 
 def test_rooms_the_network_would_resize_are_refused_before_training(tmp_path, capsys):
