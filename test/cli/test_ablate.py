@@ -248,7 +248,7 @@ def test_the_table_so_far_names_what_is_done(tmp_path, monkeypatch, capsys):
     run = AblationRun(settings)
     assert run.plan.steps
     assert run.report() is None
-    folder = run.plan.row_folder("single_stage", 1)
+    folder = ablation_plan.row_folder(tmp_path, "single_stage", 1)
     folder.mkdir(parents=True)
     (folder / ablation_run.RESULT).write_text('{"numbers": {"qa_em": 0.25}}')
     lines = run.report().splitlines()

@@ -65,15 +65,7 @@ def test_the_size_for_two_cores_names_settings_that_exist(tmp_path):
 
 def differences(recipe, other):
     """Return the dotted names of settings in which two recipes differ."""
-
-    def flat(values, path=""):
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{path}{name}.")
-            else:
-                yield f"{path}{name}", value
-
-    ours, theirs = dict(flat(recipe.as_dict())), dict(flat(other.as_dict()))
+    ours, theirs = (ablation_plan.flatten(made.as_dict()) for made in (recipe, other))
     return {name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)}
 
 
@@ -102,3 +94,10 @@ def test_other_settings_want_another_folder(tmp_path):
             _ = AblationPlan(other).steps
     (tmp_path / "rows" / "full" / "seed0" / CHECKPOINT).unlink()
     assert AblationPlan(dataclasses.replace(settings, steps=40)).steps.stage2 == 40
+
+
+@pytest.mark.parametrize("wrong", [{"rooms": 0}, {"steps": -1}, {"teacher_steps": -1}])
+def test_numbers_that_make_no_sense_are_refused_by_their_option(tmp_path, wrong):
+    name = next(iter(wrong))
+    with pytest.raises(ValueError, match=f"^{name}: expected"):
+        AblationSettings(tmp_path, (), (), RECIPES, {}, **wrong)

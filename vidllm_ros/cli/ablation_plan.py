@@ -75,6 +75,9 @@ class AblationSettings:
     def __post_init__(self) -> None:
         if self.rooms < 1:
             raise ValueError(f"rooms: expected at least 1 to measure a row on, got {self.rooms}")
+        for name in ("steps", "teacher_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,16 @@ def read_changes(path: Path | None, data: str) -> dict[str, Any]:
     if not isinstance(changes, dict) or set(changes) - known:
         raise ValueError(f"changes: expected settings under {sorted(known)}, got {changes!r}")
     return change_settings(changes, {"all": {"data.folder": data}} if data else {})
+
+
+def row_folder(out: Path, row: str, seed: int) -> Path:
+    """Return where a row's stage 2 is."""
+    return out / "rows" / row / f"seed{seed}"
+
+
+def stage1_folder(out: Path, name: str, seed: int) -> Path:
+    """Return where a stage 1 is, by `stage1_name`."""
+    return out / "stage1" / name / f"seed{seed}"
 
 
 def flatten(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -188,7 +201,7 @@ class AblationPlan:
         return asked
 
     def _other_settings(self, began: Mapping[str, Any]) -> list[str]:
-        asked = json.loads(json.dumps(self._asked()))
+        asked = self._asked()
         return sorted(name for name in {*began, *asked} if began.get(name) != asked.get(name))
 
     def _make_steps(self) -> tuple[StepPlan, dict[str, float]]:
@@ -254,7 +267,7 @@ class AblationPlan:
         init, length = out / TEACHERS[0], steps.single
         if row.has_stage1:
             name = stage1_name(row)
-            first = out / "stage1" / name / f"seed{seed}"
+            first = stage1_folder(out, name, seed)
             common: dict[str, Any] = {"seed": seed + STAGE1_SEED, "init": str(init)}
             common |= {kind: {"folder": str(out / kind)} for kind in TEACHERS}
             recipe = self.recipe("stage1", steps.stage1, change_settings(common, row.stage1))
@@ -262,10 +275,7 @@ class AblationPlan:
             init, length = first, steps.stage2
         changes = change_settings({"seed": seed, "init": str(init)}, row.stage2)
         recipe = self.recipe("stage2", length, changes)
-        yield AblationJob(row.name, self.row_folder(row.name, seed), recipe)
-
-    def row_folder(self, row: str, seed: int) -> Path:
-        return self.settings.out / "rows" / row / f"seed{seed}"
+        yield AblationJob(row.name, row_folder(out, row.name, seed), recipe)
 
     def describe(self) -> str:
         """Say what runs, in what order, and how many steps each has."""

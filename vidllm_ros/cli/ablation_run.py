@@ -24,6 +24,8 @@ from vidllm_ros.cli.ablation_plan import (
     AblationJob,
     AblationPlan,
     AblationSettings,
+    row_folder,
+    stage1_folder,
 )
 from vidllm_ros.cli.command import complain, note, one_sentence
 from vidllm_ros.cli.output_files import write_json
@@ -167,11 +169,11 @@ def read_results(out: Path) -> list[AblationResult]:
     """Read what rows and seeds that are done gave, in order, and their stage 1 with them."""
     results = []
     for row in ROWS:
-        folders = [file.parent for file in (out / "rows" / row.name).glob(f"seed*/{RESULT}")]
-        seeds = sorted(int(folder.name.removeprefix("seed")) for folder in folders)
+        folders = row_folder(out, row.name, 0).parent.glob("seed*")
+        seeds = sorted(int(home.name.removeprefix("seed")) for home in folders if is_done(home))
         for seed in seeds:
-            numbers = numbers_of(out / "rows" / row.name / f"seed{seed}")
-            first = out / "stage1" / stage1_name(row) / f"seed{seed}"
+            numbers = numbers_of(row_folder(out, row.name, seed))
+            first = stage1_folder(out, stage1_name(row), seed)
             if row.has_stage1 and is_done(first):
                 numbers = {**numbers_of(first), **numbers}
             if numbers:
