@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vidllm_ros.network.layers import (
+    LONG_SEQUENCE,
     Attention,
     Block,
     CrossAttention,
@@ -17,6 +18,7 @@ from vidllm_ros.network.layers import (
     Mlp,
     RotaryEmbedding2D,
     RotaryTables,
+    attend,
     rotate,
 )
 
@@ -169,3 +171,49 @@ def test_block_trains_under_bfloat16_autocast() -> None:
     torch.testing.assert_close(out.float(), block(x, tables), atol=0.02, rtol=0.02)
     out.float().sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in block.parameters())
+
+
+def count_float32_kernels(monkeypatch) -> list[torch.dtype]:
+    seen: list[torch.dtype] = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        seen.append(v.dtype)
+        assert torch.is_autocast_enabled("cpu") == (v.dtype == torch.bfloat16)
+        return kernel(q, k, v)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    return seen
+
+
+def test_short_bfloat16_sequences_learn_through_float32_on_a_cpu(monkeypatch) -> None:
+    q, k, v = (torch.randn(2, 3, 7, 16, dtype=torch.bfloat16).requires_grad_() for _ in range(3))
+    seen = count_float32_kernels(monkeypatch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = attend(q, k, v)
+    assert seen == [torch.float32]
+    expected = plain_attention(q.float(), k.float(), v.float()).bfloat16()
+    torch.testing.assert_close(out, expected, atol=1e-2, rtol=1e-2)
+    grad = torch.randn_like(out)
+    for ours, theirs in zip(
+        torch.autograd.grad(out, (q, k, v), grad),
+        torch.autograd.grad(expected, (q, k, v), grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(("length", "learns"), [(LONG_SEQUENCE, True), (7, False)])
+def test_long_sequences_and_inference_stay_in_bfloat16(monkeypatch, length, learns) -> None:
+    v = torch.randn(1, 1, length, 8, dtype=torch.bfloat16, requires_grad=learns)
+    seen = count_float32_kernels(monkeypatch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        attend(v, v, v)
+    assert seen == [torch.bfloat16]
+
+
+def test_bfloat16_weights_learn_without_autocast() -> None:
+    attention = Attention(32, 2).bfloat16()
+    attention(torch.randn(1, 7, 32, dtype=torch.bfloat16)).sum().backward()
+    assert attention.qkv.weight.grad is not None
+    assert attention.qkv.weight.grad.isfinite().all()

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+LONG_SEQUENCE = 1000  # float32 is faster at 53 tokens, bfloat16 at 1,700 (docs/performance.md)
+
 
 @dataclass(frozen=True)
 class RotaryTables:
@@ -129,6 +131,20 @@ def _check_heads(dim: int, heads: int) -> int:
     return dim // heads
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention, (B, heads, P, head_dim) each; by the faster kernel (ours).
+
+    PyTorch's CPU kernel goes backwards through short sequences 3.5 times slower in bfloat16 than
+    in float32 (docs/performance.md); there the sums are float32's.
+    """
+    is_slow = v.device.type == "cpu" and v.dtype == torch.bfloat16 and v.shape[-2] < LONG_SEQUENCE
+    if not (is_slow and torch.is_grad_enabled() and v.requires_grad):
+        return functional.scaled_dot_product_attention(q, k, v)
+    with torch.autocast("cpu", enabled=False):
+        out = functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    return out.to(v.dtype)
+
+
 class Attention(nn.Module):
     """Self-attention over (B, P, C); optional LayerNorm of q and k, optional rotary embedding."""
 
@@ -153,7 +169,7 @@ class Attention(nn.Module):
             if rotary is not None:
                 q, k = rotate(q, rotary), rotate(k, rotary)
         # Under autocast the norms answer in float32; one dtype for all keeps the fast kernels.
-        out = functional.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
+        out = attend(q.to(v.dtype), k.to(v.dtype), v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
     def _turns_pairs(self, x: Tensor) -> bool:
