@@ -195,7 +195,8 @@ def test_what_another_process_has_is_left_to_it(tmp_path, monkeypatch):
 
 def test_time_that_is_over_ends_the_waiting(tmp_path, monkeypatch, capsys):
     settings, made = share(tmp_path, monkeypatch, rows="single_stage", seeds=(4,))
-    run = AblationRun(dataclasses.replace(settings, stop_after_s=0.1))
+    run = AblationRun(dataclasses.replace(settings, stop_after_s=60.0))
+    monkeypatch.setattr(ablation_run.time, "sleep", lambda _: setattr(run, "started", -1e9))
     folder = run.plan.jobs[0].folder
     folder.mkdir(parents=True)
     with FileLock(folder / ablation_run.TAKEN):
@@ -220,7 +221,28 @@ def test_a_run_that_fails_costs_what_needs_it_and_no_more(tmp_path, monkeypatch,
     told = sorted(reason.startswith("needs ") for reason in run.lost.values())
     assert told == [False, False, True, True]
     assert "the loss is nan" in capsys.readouterr().err
+    kept = [folder / ablation_run.ERROR for folder in run.failed]
+    assert all("NotFiniteError: the loss is nan" in file.read_text() for file in kept)
+    assert all(str(file) in run.failed[file.parent] for file in kept)
     assert run.report() is None  # nothing was measured here
+
+
+def test_folders_without_rooms_are_refused_before_anything_is_written(tmp_path, capsys):
+    file, out = tmp_path / "changes.yaml", tmp_path / "out"
+    nowhere = {"data.folder": ""}
+    file.write_text(
+        yaml.safe_dump(
+            {"all": nowhere, "stage1": {"data.folder": f"{tmp_path}/empty"}, "stage2": nowhere}
+        )
+    )
+    command = ["--out", str(out), "--changes", str(file), "--recipes", str(RECIPES)]
+    assert ablate.main([*command, "--rows", "full"]) == 1
+    told = capsys.readouterr().err
+    assert f"nano_stage1: data.folder: expected rendered rooms (*.npz) in {tmp_path}/empty" in told
+    assert not out.exists()
+    one = [*command, "--rows", "single_stage", "--steps", "9", "--stop-after-minutes", "1e-9"]
+    assert ablate.main(one) == 0  # which has no stage 1
+    assert (out / "plan.json").is_file()
 
 
 def test_weights_from_outside_are_not_waited_for(tmp_path, monkeypatch):

@@ -110,7 +110,14 @@ def build_recipe(**changes: object) -> recipe.Recipe:
         own_geometry=(0.5, 0.5),
         own_geometry_share=1.0,
         data=recipe.DataRecipe(
-            min_frames=3, max_frames=3, frames_per_batch=6, segments=12, noise=0.0, workers=0
+            height=28,
+            width=42,
+            min_frames=3,
+            max_frames=3,
+            frames_per_batch=6,
+            segments=12,
+            noise=0.0,
+            workers=0,
         ),
     )
     return replace(base, **changes)

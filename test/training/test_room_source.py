@@ -2,8 +2,10 @@
 """Rooms rendered while training: the pool grows, the cache is used, the batch is its number."""
 
 import numpy as np
+import pytest
 
-from vidllm_ros.training import recipe, room_source
+from vidllm_ros.data.synthrooms.storage import save_sample
+from vidllm_ros.training import build, recipe, room_source
 
 
 def test_rooms_come_from_a_growing_pool_and_are_kept(tmp_path, monkeypatch, make_sample):
@@ -30,3 +32,21 @@ def test_rooms_come_from_a_growing_pool_and_are_kept(tmp_path, monkeypatch, make
     free = room_source.build_source(recipe.DataRecipe(height=28, width=42))
     assert free.pool(0) == recipe.DataRecipe().rooms
     assert free.room(7).scene_id == "room7"
+
+
+def test_a_run_without_rooms_leaves_nothing_behind(tmp_path, make_recipe):
+    data = recipe.DataRecipe(folder=str(tmp_path / "empty"))
+    with pytest.raises(FileNotFoundError, match="expected rendered rooms"):
+        build.build_trainer(make_recipe(data=data), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_must_hold_rooms_of_the_recipes_size(tmp_path, make_sample):
+    fits = recipe.DataRecipe(folder=str(tmp_path), height=28, width=42)
+    with pytest.raises(FileNotFoundError, match=r"expected rendered rooms \(\*\.npz\)"):
+        room_source.build_source(fits)
+    save_sample(tmp_path / "room3.npz", make_sample(3))
+    assert room_source.build_source(fits)(np.random.default_rng(0)).scene_id == "room3"
+    other = recipe.DataRecipe(folder=str(tmp_path), height=42, width=28)
+    with pytest.raises(ValueError, match=r"28 x 42 in .*room3\.npz, got 42 x 28"):
+        room_source.build_source(other)

@@ -67,6 +67,8 @@ def ablate(
     run = AblationRun(settings)
     is_done = True
     if not report_only:
+        if not dry_run:
+            run.plan.check_rooms()
         note(run.plan.describe())
         if dry_run:
             return

@@ -32,6 +32,7 @@ from vidllm_ros.evaluation.ablation import (
 from vidllm_ros.training.build import build_trainer, plain
 from vidllm_ros.training.checkpoint import CHECKPOINT
 from vidllm_ros.training.recipe import Recipe, recipe_from_dict
+from vidllm_ros.training.room_source import build_source
 
 RECIPES = {
     "geometry_teacher": "nano_teacher_geometry",
@@ -160,6 +161,22 @@ class AblationPlan:
         return recipe_from_dict(
             change_settings(change_settings(values, fixed), changes), str(path)
         )
+
+    def check_rooms(self) -> None:
+        """Refuse what no run could read, before steps are timed; one that has begun may go on.
+
+        Raises:
+            FileNotFoundError: a recipe's folder holds no rooms.
+            ValueError: they have another size than the recipe's frames.
+        """
+        if (self.settings.out / PLAN).is_file():
+            return  # each run that is left looks itself
+        has_stage1 = any(row.has_stage1 for row in self.settings.rows)
+        for kind in RECIPES if has_stage1 else ("geometry_teacher", "stage2"):
+            try:
+                build_source(self.recipe(kind, 1, {}).data)
+            except (FileNotFoundError, ValueError) as error:
+                raise type(error)(f"{RECIPES[kind]}: {error}") from error
 
     @cached_property
     def steps(self) -> StepPlan:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import math
 import time
+import traceback
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from vidllm_ros.geometry.point_cloud import write_atomically
 from vidllm_ros.streaming.memory_steps import is_out_of_memory
 from vidllm_ros.training.build import build_trainer
 
-RESULT, TAKEN = "result.json", "taken.lock"
+RESULT, TAKEN, ERROR = "result.json", "taken.lock", "error.txt"
 WAIT_S = 2.0  # between looks at what another process has finished
 
 
@@ -111,7 +113,9 @@ class AblationRun:
         except (RuntimeError, ValueError, TypeError, OSError) as error:  # of this run alone
             if is_out_of_memory(error):
                 raise
-            self.failed[job.folder] = one_sentence(error)
+            self.failed[job.folder] = f"{one_sentence(error)} ({job.folder / ERROR})"
+            with suppress(OSError):  # a full disk costs this run, not the others
+                write_atomically(job.folder / ERROR, traceback.format_exc().encode())
             complain(f"{job.name}, seed {job.recipe.seed}: {self.failed[job.folder]}")
         finally:
             lock.release()
@@ -119,6 +123,7 @@ class AblationRun:
 
     def run_one(self, job: AblationJob) -> None:
         """Train one run, as far as this call's time allows, and measure it when it has ended."""
+        (job.folder / ERROR).unlink(missing_ok=True)
         validator = RoomValidator(job.recipe)
         validator.check()
         trainer = build_trainer(job.recipe, job.folder)

@@ -240,21 +240,25 @@ def build_trainer(
         recipe: what to do.
         folder: of the run.
         validator: looks at the stage now and then.
+
+    Raises:
+        FileNotFoundError: `data.folder` holds no rooms; nothing was written.
+        ValueError: they have another size than the recipe's frames; nothing was written.
     """
     home = Path(folder)
-    home.mkdir(parents=True, exist_ok=True)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     state = PartialState(cpu=not torch.cuda.is_available())
     sharding.is_wanted(recipe, state.num_processes)  # refuse before anything is loaded
     seed_everything(recipe.seed)
     settings = loader_settings(recipe, patch_size_of(recipe))
+    source = build_source(recipe.data)  # refused before anything is written
     with state.main_process_first():
         stage = build_stage(recipe, home / MODEL_FOLDER, settings)
     if state.is_main_process:
         (home / "recipe.yaml").write_text(yaml.safe_dump(plain(recipe.as_dict()), sort_keys=False))
     batches = SceneBatches(
-        build_source(recipe.data),
+        source,
         annotate_frames if reads_words(recipe) else select_frames,
         settings,
         state.process_index,

@@ -40,7 +40,7 @@ class DataRecipe:
         cache: folder that keeps rooms rendered while training for later batches; "" keeps none.
         new_rooms: rooms a batch by which the pool that batches draw from grows, from `pool` of
             them at the start to `rooms`; 0 draws from all of them at once.
-        height, width: of the frames, px; with a folder, of the validation rooms alone.
+        height, width: of the frames, px; rooms of a folder must have this size.
         frames_per_batch: images of a batch; scenes a batch = this over the frames of each.
         max_scenes: of a batch.
         min_frames, max_frames: frames of a scene, drawn once a batch.

@@ -60,7 +60,21 @@ class RenderedRooms:
 
 
 def build_source(data: DataRecipe) -> RoomFolder | RenderedRooms:
-    """Return the rooms of a recipe."""
-    if data.folder:
-        return RoomFolder(data.folder, ROOM_PATTERN, load_sample)
-    return RenderedRooms(data)
+    """Return the rooms of a recipe.
+
+    Raises:
+        FileNotFoundError: its folder holds none yet.
+        ValueError: its first room has another size than the recipe's frames.
+    """
+    if not data.folder:
+        return RenderedRooms(data)
+    rooms = RoomFolder(data.folder, ROOM_PATTERN, load_sample)
+    first = rooms.scan()[0]
+    height, width = load_sample(first).frames.images.shape[1:3]
+    if (height, width) != (data.height, data.width):
+        raise ValueError(
+            f"data.height, data.width: expected the size of the rooms, {height} x {width} in "
+            f"{first}, got {data.height} x {data.width}; change the recipe, or render rooms of "
+            "its size into another folder"
+        )
+    return rooms
