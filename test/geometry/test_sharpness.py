@@ -41,6 +41,27 @@ def test_where_nothing_is_to_be_seen_nothing_is_known() -> None:
     assert deviation(image, (30, 30), (1.0, 0.0)) > 100
 
 
+def dot(image: np.ndarray) -> None:
+    image[30, 30] = 200
+
+
+def disc(image: np.ndarray) -> None:
+    cv2.circle(image, (30, 30), 3, 200, -1)
+
+
+def square(image: np.ndarray) -> None:
+    image[28:33, 28:33] = 200
+
+
+@pytest.mark.parametrize("draw", [dot, disc, square])
+def test_what_is_alike_in_all_directions_is_known_in_all(draw) -> None:
+    image = np.full((60, 60), 90, np.uint8)
+    draw(image)  # OpenCV's two directions are zero or the same here
+    sharp = [deviation(image, (30, 30), way) for way in ((1, 0), (0, 1), (0.6, 0.8))]
+    assert max(sharp) == pytest.approx(min(sharp), rel=1e-3)
+    assert max(sharp) < 2.0
+
+
 def test_every_point_is_looked_up_in_its_own_image() -> None:
     rng = np.random.default_rng(5)
     rough = cv2.GaussianBlur(rng.integers(0, 256, (60, 60)).astype(np.uint8), (0, 0), 1.0)

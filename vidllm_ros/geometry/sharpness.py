@@ -42,7 +42,10 @@ def sharpness(
         found = cv2.cornerEigenValsAndVecs(gray[number], SQUARE_PX, 3)[v, u].astype(np.float64)
         power = np.maximum(found[:, :2] * SOBEL_SCALE**2, LEAST_POWER)
         deviation = np.sqrt(GRAIN**2 / power + FLOOR_PX**2)
-        direction = found[:, 2:].reshape(-1, 2, 2)
-        direction[~direction.any((1, 2))] = np.eye(2)  # OpenCV's answer where all is even
-        out[rows] = direction / deviation[:, :, None]
+        # OpenCV answers zero, or one direction twice, where all are alike: then any will do.
+        most = found[:, 2:4]
+        length = np.hypot(*most.T)[:, None]
+        most = np.where(length > 0.5, most / np.maximum(length, 0.5), [1.0, 0.0])
+        least = np.stack([-most[:, 1], most[:, 0]], axis=1)
+        out[rows] = np.stack([most, least], axis=1) / deviation[:, :, None]
     return out
