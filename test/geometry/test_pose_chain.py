@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from camera_walk import Walk, angle_deg, walk
+from scipy.spatial.transform import Rotation
 
 from vidllm_ros.geometry.pose_chain import chain_poses, depth_at
 from vidllm_ros.geometry.tracks import Tracks
@@ -60,3 +62,27 @@ def test_points_that_agree_by_chance_are_not_believed() -> None:
     poses, wrong = chain_poses(tracks, made.depth, made.K, guess)
     np.testing.assert_allclose(poses[2] @ np.linalg.inv(poses[1]), guess[2], atol=1e-9)
     assert wrong[lost & (made.tracks.frame == 2)].all()
+
+
+def long_step(spread: float) -> tuple[Walk, np.ndarray]:
+    """A step of half a metre and six degrees, depths `spread` off; and a guess 70 degrees off."""
+    made = walk(frames=2, noise_px=0.0)
+    turn = Rotation.from_euler("y", 6.0, degrees=True).as_matrix()
+    T = made.T_camera_world.copy()
+    T[1, :3, :3], T[1, :3, 3] = turn, -turn @ np.array([0.4, 0.0, 0.25])
+    frame, point = made.tracks.frame, made.tracks.point
+    camera = np.einsum("nij,nj->ni", T[frame, :3, :3], made.points[point]) + T[frame, :3, 3]
+    uv = camera[:, :2] / camera[:, 2:] * 90.0 + np.array([56.0, 42.0])
+    depth = camera[:, 2] * np.exp(np.random.default_rng(2).normal(0.0, spread, len(uv)))
+    guess = still(2)
+    guess[1, :3, :3] = Rotation.from_euler("x", 70.0, degrees=True).as_matrix()
+    tracks = Tracks(frame, point, uv)
+    return Walk(tracks, depth, made.K, T, made.points, made.stamps_s), guess
+
+
+@pytest.mark.parametrize("spread", [0.25, 0.5, 1.0])
+def test_a_long_step_on_depth_that_errs_keeps_its_turn(spread: float) -> None:
+    made, guess = long_step(spread)
+    poses, wrong = chain_poses(made.tracks, made.depth, made.K, guess)
+    assert angle_deg(poses, made.T_camera_world).max() < 10.0  # the guess is 70 off
+    assert wrong.mean() < 0.4

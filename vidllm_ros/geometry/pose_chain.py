@@ -2,15 +2,20 @@
 """A first guess of all poses: each frame from the one before, by depth and followed points.
 
 Depth of the earlier frame lifts the points both frames share; the later camera is found from them
-by perspective-n-point inside RANSAC. What RANSAC refuses is marked, so that the tracks can be cut
-there. Source: OpenCV's solvePnPRansac (SQPnP). Next: bundle_adjustment.py.
+by perspective-n-point inside RANSAC. After a long step depth that errs moves points far: then
+twice the distance is allowed, and where that fails too the turn alone that explains the points.
+What nothing explains is marked, so that the tracks can be cut there. Source: OpenCV's
+solvePnPRansac (SQPnP), scipy's align_vectors. Next: bundle_adjustment.py.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from vidllm_ros.geometry.tracks import Tracks
 
@@ -19,6 +24,9 @@ Float64 = NDArray[np.float64]
 MIN_SHARED = 8
 MIN_AGREEING = 0.4  # share of the points; fewer agree by chance when following failed
 INLIER_PX = 1.5
+LONG_STEP_PX = 2 * INLIER_PX
+TURN_PX = 4 * INLIER_PX  # of a turn alone, which leaves parallax to the bundle adjustment
+TURN_ROUNDS = 5
 MIN_DEPTH_M = 0.05
 
 
@@ -49,7 +57,8 @@ def chain_poses(
         tracks: n observations over S frames.
         depth: of every observation, (n,), m.
         K: (S, 3, 3), px.
-        T_camera_world: guess, (S, 4, 4); its steps are kept where too few points are shared.
+        T_camera_world: guess, (S, 4, 4); its steps are kept where too few points are shared, or
+            agree with anything.
 
     Returns:
         T_camera_world, (S, 4, 4), and which observations no pose explains, (n,).
@@ -63,9 +72,8 @@ def chain_poses(
             tracks.point[before], tracks.point[now], assume_unique=True, return_indices=True
         )
         before, now = before[i], now[j]
-        step, inliers = _step(
-            tracks.uv[before], depth[before], K[frame - 1], tracks.uv[now], K[frame]
-        )
+        shared = _Shared(tracks.uv[before], depth[before], K[frame - 1], tracks.uv[now], K[frame])
+        step, inliers = shared.step()
         if step is None:
             step = T_camera_world[frame] @ np.linalg.inv(T_camera_world[frame - 1])
         wrong[now[~inliers]] = True
@@ -73,35 +81,79 @@ def chain_poses(
     return np.array(chained), wrong
 
 
-def _step(
-    uv_before: Float64, depth: Float64, K_before: Float64, uv: Float64, K: Float64
-) -> tuple[Float64 | None, NDArray[np.bool_]]:
-    """T_camera_before of two frames and who agrees with it; None where too few do."""
-    nobody = np.zeros(len(uv), bool)
-    if len(uv) < MIN_SHARED:
-        return None, nobody
-    rays = (uv_before - K_before[:2, 2]) / K_before[[0, 1], [0, 1]]
-    points = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * depth[:, None]
-    try:
-        found, rotation, translation, chosen = cv2.solvePnPRansac(
-            points,
-            uv,
-            K,
-            None,
-            iterationsCount=100,
-            reprojectionError=INLIER_PX,
-            flags=cv2.SOLVEPNP_SQPNP,
+Step = tuple[Float64 | None, NDArray[np.bool_]]  # T_now_before, (4, 4), and who agrees with it
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What two neighbouring frames both see, n points."""
+
+    uv_before: Float64  # (n, 2), px
+    depth: Float64  # in the frame before, (n,), m
+    K_before: Float64
+    uv: Float64  # (n, 2), px
+    K: Float64
+
+    def step(self) -> Step:
+        """Return the step between the frames; None where too few points agree on one."""
+        nobody = np.zeros(len(self.uv), bool)
+        if len(self.uv) < MIN_SHARED:
+            return None, nobody
+        for reach in (INLIER_PX, LONG_STEP_PX):
+            step, inliers = self._by_depth(reach)
+            if step is not None and np.isfinite(step).all():
+                return step, inliers
+        return self._turn()
+
+    def _enough(self, count: int) -> bool:
+        return count >= max(MIN_SHARED, MIN_AGREEING * len(self.uv))
+
+    def _by_depth(self, reach: float) -> Step:
+        """Perspective-n-point; who lies within `reach` px agrees."""
+        nobody = np.zeros(len(self.uv), bool)
+        points = _rays(self.uv_before, self.K_before) * self.depth[:, None]
+        try:
+            found, rotation, translation, chosen = cv2.solvePnPRansac(
+                points,
+                self.uv,
+                self.K,
+                None,
+                iterationsCount=100,
+                reprojectionError=reach,
+                flags=cv2.SOLVEPNP_SQPNP,
+            )
+        except cv2.error:  # degenerate samples: no pose, not a fault
+            return None, nobody
+        if not found or chosen is None or not self._enough(len(chosen)):
+            return None, nobody
+        inliers = nobody.copy()
+        inliers[np.asarray(chosen)[:, 0]] = True
+        rotation, translation = cv2.solvePnPRefineLM(
+            points[inliers], self.uv[inliers], self.K, None, rotation, translation
         )
-    except cv2.error:  # degenerate samples: no pose, not a fault
-        return None, nobody
-    if not found or chosen is None or len(chosen) < max(MIN_SHARED, MIN_AGREEING * len(uv)):
-        return None, nobody
-    inliers = nobody.copy()
-    inliers[np.asarray(chosen)[:, 0]] = True
-    rotation, translation = cv2.solvePnPRefineLM(
-        points[inliers], uv[inliers], K, None, rotation, translation
-    )
-    step = np.eye(4)
-    step[:3, :3] = cv2.Rodrigues(rotation)[0]
-    step[:3, 3] = np.asarray(translation)[:, 0]
-    return (step, inliers) if np.isfinite(step).all() else (None, nobody)
+        step = np.eye(4)
+        step[:3, :3] = cv2.Rodrigues(rotation)[0]
+        step[:3, 3] = np.asarray(translation)[:, 0]
+        return step, inliers
+
+    def _turn(self) -> Step:
+        """Turn on the spot that brings the rays together, whatever their depth."""
+        before, now = _rays(self.uv_before, self.K_before), _rays(self.uv, self.K)
+        weight = np.ones(len(now))
+        for _ in range(TURN_ROUNDS):  # reweighted: the median ray decides, not the mean
+            turn, _ = Rotation.align_vectors(now, before, weights=weight)
+            turned = turn.apply(before)
+            turned = turned[:, :2] / np.maximum(turned[:, 2:], MIN_DEPTH_M)
+            away = np.linalg.norm((turned - now[:, :2]) * self.K[[0, 1], [0, 1]], axis=1)
+            weight = 1.0 / np.maximum(away, INLIER_PX)
+        inliers = away < TURN_PX
+        if not self._enough(int(inliers.sum())):
+            return None, np.zeros(len(now), bool)
+        step = np.eye(4)
+        step[:3, :3] = turn.as_matrix()
+        return step, inliers
+
+
+def _rays(uv: Float64, K: Float64) -> Float64:
+    """Directions of pixels with z = 1, (n, 3)."""
+    return np.concatenate([(uv - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones((len(uv), 1))], axis=1)
