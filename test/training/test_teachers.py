@@ -14,7 +14,15 @@ from vidllm_ros.data.scene_batch import SceneBatch, batch_samples
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.encoder import Encoder
 from vidllm_ros.network.vidllm import VidLLM
-from vidllm_ros.training import build, image_text, optimizer, recipe, stages, teachers
+from vidllm_ros.training import (
+    build,
+    distillation,
+    image_text,
+    optimizer,
+    recipe,
+    stages,
+    teachers,
+)
 from vidllm_ros.training.checkpoint import CHECKPOINT
 
 COLORS = ("red", "blue")
@@ -265,3 +273,80 @@ def test_a_semantic_teacher_does_not_go_on_as_another(tmp_path):
     made = recipe.Recipe(stage="image_text", model={**TINY_CLIP, "vision_config": vision})
     with pytest.raises(ValueError, match="got other vision_config"):
         build.build_image_text(made, tmp_path / "model", build.loader_settings(made, 14))
+
+
+def saved_run(tiny_model, home, **heads):
+    tiny_model.config.save_pretrained(home / "model")
+    tiny_model.language.tokenizer.save_pretrained(home / "model")
+    stage = {f"model.{name}": value for name, value in tiny_model.state_dict().items()}
+    torch.save({"stage": {**stage, **heads}}, home / CHECKPOINT)
+
+
+@pytest.mark.parametrize("is_run", [True, False])
+def test_a_network_teaches_what_its_own_branch_reads(tmp_path, tiny_model, batch, is_run):
+    (tmp_path / "it").mkdir()
+    if is_run:
+        saved_run(tiny_model, tmp_path / "it")
+    else:
+        tiny_model.save_pretrained(tmp_path / "it")
+        tiny_model.language.tokenizer.save_pretrained(tmp_path / "it")
+    teacher = teachers.load_teacher(recipe.TeacherRecipe("network", str(tmp_path / "it")))
+    with torch.no_grad():
+        encoded = tiny_model.encoder(batch.images)
+        adapted = tiny_model.adapter(encoded.patch_tokens)
+    read = torch.cat([adapted.geometry, *encoded.levels], dim=-1)
+    assert torch.allclose(teacher(batch.images, encoded.grid), read, atol=1e-5)
+    made = recipe.Recipe(losses=recipe.LossRecipe(distil_structure=0.0))
+    stage = stages.DistilStage(tiny_model, teacher, None, made)
+    assert not list(stage.heads.parameters())  # nothing stands between teacher and student
+    assert stage(batch, 0.0).loss.item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_meaning_is_learnt_while_the_branch_keeps_what_it_reads(tmp_path, tiny_model, batch):
+    saved_run(tiny_model, tmp_path)
+    made = recipe.Recipe(
+        stage="distil",
+        init=str(tmp_path),
+        geometry_teacher=recipe.TeacherRecipe("network", str(tmp_path)),
+        semantic_teacher=recipe.TeacherRecipe("oracle"),
+        losses=recipe.LossRecipe(distil_structure=0.0, distil_geometry=5.0),
+    )
+    settings = build.loader_settings(made, 14)
+    apart = {}
+    for weight in (5.0, 0.0):
+        torch.manual_seed(0)
+        losses = replace(made.losses, distil_geometry=weight)
+        folder = tmp_path / f"run{weight}" / "model"
+        stage = build.build_stage(replace(made, losses=losses), folder, settings)
+        mover = optimizer.Optimizer(stage, recipe.OptimizerRecipe(lr=1e-3, schedule="constant"))
+        first = stage(batch, 0.0)
+        for _ in range(30):
+            output = stage(batch, 0.0)
+            output.loss.backward()
+            mover.step(0.5)
+        assert output.terms["oracle_label"] < 0.5 * first.terms["oracle_label"]
+        assert 0.0 <= output.terms["object_top1"] <= 1.0
+        teacher = stage.teachers[0]
+        with torch.no_grad():
+            encoded = stage.model.encoder(batch.images)
+            read = distillation.branch_inputs(encoded, stage.model.adapter(encoded.patch_tokens))
+            taught = teacher(batch.images, encoded.grid)
+        apart[weight] = distillation.patch_loss(read, taught).item()
+    assert apart[5.0] < 0.5 * apart[0.0]
+
+
+def test_a_stage_takes_over_the_heads_of_the_run_it_starts_from(tmp_path, tiny_model):
+    made = recipe.Recipe(init=str(tmp_path), losses=recipe.LossRecipe(guide_ray=0.0))
+    settings = build.loader_settings(made, 14)
+    saved_run(tiny_model, tmp_path)
+    stage = build.build_stage(made, tmp_path / "a" / "model", settings)
+    kept = {f"oracle.{n}": torch.full_like(v, 0.25) for n, v in stage.oracle.state_dict().items()}
+    kept["oracle.color.weight"] = torch.zeros(3, 3)  # of another size: left as it begins
+    saved_run(tiny_model, tmp_path, **kept)
+    stage = build.build_stage(made, tmp_path / "b" / "model", settings)
+    assert (stage.oracle.label.weight == 0.25).all()
+    assert stage.oracle.color.weight.shape != (3, 3)
+    assert torch.equal(stage.model.encoder.backbone.layernorm.weight,
+                       tiny_model.encoder.backbone.layernorm.weight)  # fmt: skip
+    words = replace(made, stage="words")
+    build.build_stage(words, tmp_path / "c" / "model", settings)  # has no such heads

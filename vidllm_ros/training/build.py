@@ -28,10 +28,17 @@ from vidllm_ros.network.layers import LayerScale
 from vidllm_ros.network.text_packing import build_tokenizer
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training import sharding
+from vidllm_ros.training.distillation import OracleTeacher
 from vidllm_ros.training.image_text import ImageTextStage
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.room_source import build_source
-from vidllm_ros.training.run_folder import MODEL_FOLDER, load_network, saved_config
+from vidllm_ros.training.run_folder import (
+    MODEL_FOLDER,
+    is_run,
+    load_network,
+    run_heads,
+    saved_config,
+)
 from vidllm_ros.training.stage_output import Validator
 from vidllm_ros.training.stages import DistilStage, JointStage
 from vidllm_ros.training.teachers import load_teacher
@@ -206,8 +213,33 @@ def build_stage(recipe: Recipe, folder: Path, settings: LoaderSettings) -> nn.Mo
         return WordsStage(network, recipe)
     if recipe.stage == "distil":
         teachers = (load_teacher(recipe.geometry_teacher), load_teacher(recipe.semantic_teacher))
-        return DistilStage(network, *teachers, recipe)
-    return JointStage(network, recipe, len(LABELS), len(COLORS))
+        has_oracle = recipe.semantic_teacher.kind == "oracle"
+        sizes = (network.config.width, len(LABELS), len(COLORS))
+        stage: nn.Module = DistilStage(
+            network, *teachers, recipe, OracleTeacher(*sizes) if has_oracle else None
+        )
+    else:
+        stage = JointStage(network, recipe, len(LABELS), len(COLORS))
+    if recipe.init:
+        carry_heads(stage, recipe.init)
+    return stage
+
+
+def carry_heads(stage: nn.Module, folder: str | Path) -> None:
+    """Give a stage the discarded heads of the run it starts from, where both have them.
+
+    Heads that begin anew send gradients of their own ignorance into weights that have settled. A
+    saved model has none to give.
+    """
+    if not is_run(folder):
+        return
+    places = stage.state_dict()
+    kept = {
+        name: value
+        for name, value in run_heads(folder).items()
+        if name in places and places[name].shape == value.shape
+    }
+    stage.load_state_dict(kept, strict=False)
 
 
 def patch_size_of(recipe: Recipe) -> int:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vidllm_ros.training.losses import at_least_one, shared_count, shared_mean
+from vidllm_ros.network.cross_task_adapter import AdapterOutput
+from vidllm_ros.network.encoder import EncoderOutput
+from vidllm_ros.training.losses import at_least_one, masked_mean, shared_count, shared_mean
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,22 @@ def resize_teacher(features: Tensor, grid: tuple[int, int], to: tuple[int, int])
     return planes.permute(0, 2, 3, 1).reshape(batch, frames, to[0] * to[1], channels)
 
 
+def branch_inputs(encoded: EncoderOutput, adapted: AdapterOutput) -> Tensor:
+    """Return all that the reconstruction branch reads of a window, side by side, (B, S, N, 5 C).
+
+    The geometry stream goes to the aggregator, the encoder's four levels to the metric decoder. A
+    student that still gives them may learn whatever else it likes in between. Source: ours.
+    """
+    return torch.cat([adapted.geometry, *encoded.levels], dim=-1)
+
+
 class TeacherHeads(nn.Module):
     """Linear projections from the student's streams to the teachers' widths; discarded later.
 
     Args:
         width: channels of the student.
-        geometry_width, semantic_width: channels of the teachers; 0 leaves a teacher out.
+        geometry_width, semantic_width: channels of the teachers; 0 makes no head, and a teacher
+            there is has the student's own channels.
     """
 
     def __init__(self, width: int, geometry_width: int, semantic_width: int) -> None:
@@ -94,7 +106,14 @@ class TeacherHeads(nn.Module):
         teacher_geometry: Tensor | None,
         teacher_semantic: Tensor | None,
     ) -> DistillationLosses:
-        """Compare both streams, (B, S, N, C), with whichever teachers there are."""
+        """Compare both streams, (B, S, N, C), with whichever teachers there are.
+
+        Args:
+            geometry: of the student; what `branch_inputs` gives where its teacher has no head.
+            semantic: of the student.
+            teacher_geometry: (B, S, N, .), or None for no teacher.
+            teacher_semantic: likewise.
+        """
         zero = geometry.sum() * 0.0
         terms = {"geometry": zero, "semantic": zero}
         students, teachers = [], []
@@ -102,9 +121,9 @@ class TeacherHeads(nn.Module):
             ("geometry", geometry, self.geometry, teacher_geometry),
             ("semantic", semantic, self.semantic, teacher_semantic),
         ):
-            if head is None or target is None:
+            if target is None:
                 continue
-            projected = head(stream)
+            projected = stream if head is None else head(stream)
             terms[name] = patch_loss(projected, target)
             students.append(projected.flatten(1, 2))
             teachers.append(target.flatten(1, 2))
@@ -152,8 +171,14 @@ class OracleTeacher(nn.Module):
         return losses[0], losses[1]
 
     @torch.no_grad()
-    def accuracy(self, semantic: Tensor, labels: Tensor) -> float:
-        """Share of patches whose class is read correctly."""
+    def accuracy(self, semantic: Tensor, labels: Tensor, of: Tensor | None = None) -> Tensor:
+        """Share of patches whose class is read correctly, a scalar.
+
+        Args:
+            semantic: (B, S, N, C).
+            labels: (B, S, N), -100 where there is nothing to say.
+            of: the patches that count, (B, S, N); None for all.
+        """
         guess = self.label(self.norm(semantic)).argmax(-1)
         known = labels != -100
-        return float((guess[known] == labels[known]).float().mean())
+        return masked_mean((guess == labels).float(), known if of is None else known & of)

@@ -17,7 +17,8 @@ import yaml
 from vidllm_ros.training.grounding_losses import GroundingWeights
 
 STAGES = ("joint", "distil", "words", "image_text")
-TEACHERS = ("none", "encoder", "vggt", "clip")
+TEACHERS = ("none", "encoder", "network", "vggt", "clip", "oracle")
+HOMELESS_TEACHERS = ("none", "oracle")  # read no folder
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd", "constant")
 PRECISIONS = ("no", "bf16")
@@ -175,8 +176,11 @@ class TeacherRecipe:
     """A frozen network whose patch features a stream learns to give (eq. 6).
 
     Attributes:
-        kind: "none"; "encoder" (the encoder of a network of this project), "vggt" (the DINO of a
-            VGGT checkpoint) or "clip" (any CLIP vision tower of transformers).
+        kind: "none"; of geometry "encoder" (the encoder of a network of this project), "network"
+            (all that its reconstruction branch reads, learnt without a head, so that the branch
+            goes on reading it) or "vggt" (the DINO of a VGGT checkpoint); of meaning "clip" (any
+            CLIP vision tower of transformers) or "oracle" (class and colour of each patch, which
+            rendered rooms know; weighed by `losses.oracle_label` and `oracle_color`).
         folder: of a run, or of saved weights.
         layer: of a "clip", which hidden state; LLaVA-3D's projector reads the last but one.
         image_size: frames are squeezed to this square and features resized to the student's grid;
@@ -190,10 +194,10 @@ class TeacherRecipe:
 
     def __post_init__(self) -> None:
         check_choice("teacher.kind", self.kind, TEACHERS)
-        if (self.kind == "none") != (not self.folder):
+        if (self.kind in HOMELESS_TEACHERS) != (not self.folder):
             raise ValueError(
-                f"teacher.folder: expected a folder with every kind but 'none', got "
-                f"{self.folder!r} with {self.kind!r}"
+                f"teacher.folder: expected a folder with every kind but "
+                f"{' and '.join(HOMELESS_TEACHERS)}, got {self.folder!r} with {self.kind!r}"
             )
 
 

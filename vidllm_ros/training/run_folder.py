@@ -37,11 +37,26 @@ def model_part(stage: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def run_weights(folder: str | Path) -> dict[str, Tensor]:
-    """Last weights of a run's network, on the CPU."""
+def run_stage(folder: str | Path) -> dict[str, Tensor]:
+    """Last weights of a run's stage, network and discarded heads, on the CPU."""
     file = Path(folder) / CHECKPOINT  # mapped: processes that read the same file share it
     saved = torch.load(file, map_location="cpu", weights_only=False, mmap=True)
-    return model_part(saved["stage"])
+    stage: dict[str, Tensor] = saved["stage"]
+    return stage
+
+
+def run_weights(folder: str | Path) -> dict[str, Tensor]:
+    """Last weights of a run's network, on the CPU."""
+    return model_part(run_stage(folder))
+
+
+def run_heads(folder: str | Path) -> dict[str, Tensor]:
+    """Last weights of what a run throws away, on the CPU, by their names in its stage."""
+    return {
+        name: value
+        for name, value in run_stage(folder).items()
+        if not name.startswith(MODEL_PREFIX) and isinstance(value, Tensor)
+    }
 
 
 def require_folder(name: str, folder: str | Path) -> Path:

@@ -19,7 +19,7 @@ from vidllm_ros.network.camera_head import encode_pose
 from vidllm_ros.network.metric_geometry import GeometryOutput, canonical_factor
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training import losses
-from vidllm_ros.training.distillation import OracleTeacher, TeacherHeads
+from vidllm_ros.training.distillation import OracleTeacher, TeacherHeads, branch_inputs
 from vidllm_ros.training.guidance import (
     LevelProbes,
     Watched,
@@ -94,6 +94,25 @@ def reconstruction_losses(
         terms.note("pose_rotation", losses.shared_mean(turn.abs()))
 
 
+def oracle_losses(
+    terms: Terms, oracle: OracleTeacher, semantic: Tensor, batch: SceneBatch, recipe: Recipe
+) -> None:
+    """Add what the oracle asks, and note how many patches of objects are told rightly.
+
+    Args:
+        terms: where they go.
+        oracle: asks.
+        semantic: (B, S, N, C).
+        batch: truth.
+        recipe: weights.
+    """
+    label, color = oracle(semantic, batch.patch_labels, batch.patch_colors)
+    terms.add("oracle_label", label, recipe.losses.oracle_label)
+    terms.add("oracle_color", color, recipe.losses.oracle_color)
+    objects = batch.patch_objects >= 0
+    terms.note("object_top1", oracle.accuracy(semantic, batch.patch_labels, objects))
+
+
 class JointStage(nn.Module):
     """All of the network at once: the paper's stage 2, or a single-stage run.
 
@@ -138,9 +157,7 @@ class JointStage(nn.Module):
         reconstruction_losses(terms, output, batch, self.recipe, self.model.config.metric_focal)
         semantic = output.adapter.semantic
         if self.oracle is not None:
-            label, color = self.oracle(semantic, batch.patch_labels, batch.patch_colors)
-            terms.add("oracle_label", label, weights.oracle_label)
-            terms.add("oracle_color", color, weights.oracle_color)
+            oracle_losses(terms, self.oracle, semantic, batch, self.recipe)
         if weights.language or weights.grounding:
             scene, T_scene_world = (
                 self.model.predicted_scene(output)
@@ -183,6 +200,7 @@ class DistilStage(nn.Module):
         geometry: teacher of T'_geom, or None.
         semantic: teacher of T'_lang, or None.
         recipe: weights.
+        oracle: asks T'_lang beside or instead of a semantic teacher; it learns with the student.
     """
 
     def __init__(
@@ -191,10 +209,12 @@ class DistilStage(nn.Module):
         geometry: Teacher | None,
         semantic: Teacher | None,
         recipe: Recipe,
+        oracle: OracleTeacher | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
+        self.oracle = oracle
         self.teachers = (geometry, semantic)  # a tuple: not registered, hence not saved
         model.requires_grad_(False)
         for part in (model.encoder.backbone, model.adapter):
@@ -219,8 +239,12 @@ class DistilStage(nn.Module):
             None if teacher is None else teacher(batch.images, encoded.grid)
             for teacher in self.teachers
         ]
-        result = self.heads(adapted.geometry, adapted.semantic, features[0], features[1])
+        has_head = self.heads.geometry is not None
+        geometry = adapted.geometry if has_head else branch_inputs(encoded, adapted)
+        result = self.heads(geometry, adapted.semantic, features[0], features[1])
         terms = Terms(batch.images)
+        if self.oracle is not None:
+            oracle_losses(terms, self.oracle, adapted.semantic, batch, self.recipe)
         for name, teacher in zip(("geometry", "semantic"), self.teachers, strict=True):
             if teacher is not None:
                 weight = getattr(weights, f"distil_{name}")

@@ -2,8 +2,9 @@
 """The frozen teachers of stage 1: images in, patch features on the student's grid out (eq. 6).
 
 The geometry teacher is the encoder of a network that learnt geometry: VGGT's DINO at paper size, a
-small network of this project for nano. The semantic teacher is the vision tower of a CLIP:
-ViT-L/14-336 at paper size, a small one that image_text.py trained for nano. Next: stages.py.
+small network of this project for nano; or all that a network's own reconstruction branch reads,
+which then stays as it is. The semantic teacher is the vision tower of a CLIP: ViT-L/14-336 at
+paper size, a small one that image_text.py trained for nano. Next: stages.py.
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ from transformers import CLIPVisionModel
 
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.convert import VGGT_ENCODER, convert_dinov2
+from vidllm_ros.network.cross_task_adapter import CrossTaskAdapter
 from vidllm_ros.network.encoder import Encoder
-from vidllm_ros.training.distillation import resize_teacher
+from vidllm_ros.training.distillation import branch_inputs, resize_teacher
 from vidllm_ros.training.image_text import VisionTower
-from vidllm_ros.training.recipe import TeacherRecipe
+from vidllm_ros.training.recipe import HOMELESS_TEACHERS, TeacherRecipe
 from vidllm_ros.training.run_folder import (
     MODEL_FOLDER,
     is_run,
     load_image_text,
+    load_network,
     require_folder,
     run_weights,
 )
 
-ENCODER = "encoder."
+ENCODER, ADAPTER = "encoder.", "adapter."
 HEAD_CHANNELS = 64
 
 
@@ -41,7 +44,7 @@ class Teacher(nn.Module):
     """Features of one image a time, brought to the grid the student has.
 
     Args:
-        width: channels of the features.
+        width: channels of the features, which a head brings the student to; 0 for no head.
         patch_size: of the teacher, px.
         image_size: frames are squeezed to this square first; 0 takes them as they are.
     """
@@ -87,6 +90,25 @@ class EncoderTeacher(Teacher):
         return self.encoder(images).patch_tokens
 
 
+class NetworkTeacher(Teacher):
+    """All that the reconstruction branch of a network reads: its adapter's geometry, four levels.
+
+    No head stands between it and the student, which begins as this network and must go on giving
+    its branch what it is used to.
+    """
+
+    def __init__(self, config: VidLLMConfig, weights: Mapping[str, Tensor]) -> None:
+        super().__init__(0, config.patch_size, 0)
+        self.encoder = Encoder(config)
+        self.adapter = CrossTaskAdapter(config)
+        self.encoder.load_state_dict(part_of(weights, ENCODER))
+        self.adapter.load_state_dict(part_of(weights, ADAPTER))
+
+    def features(self, images: Tensor) -> Tensor:
+        encoded = self.encoder(images)
+        return branch_inputs(encoded, self.adapter(encoded.patch_tokens))
+
+
 class ClipTeacher(Teacher):
     """Patch tokens of a CLIP vision tower's hidden layer, class token dropped."""
 
@@ -101,15 +123,17 @@ class ClipTeacher(Teacher):
 
 
 def load_teacher(recipe: TeacherRecipe) -> Teacher | None:
-    """Load the teacher a recipe names; None for none.
+    """Load the teacher a recipe names; None for none, and for the oracle, which is no network.
 
     Raises:
         FileNotFoundError: its folder holds nothing to load.
     """
-    if recipe.kind == "none":
+    if recipe.kind in HOMELESS_TEACHERS:
         return None
     if recipe.kind == "encoder":
         teacher: Teacher = load_encoder(recipe)
+    elif recipe.kind == "network":
+        teacher = NetworkTeacher(*load_own(recipe))
     elif recipe.kind == "vggt":
         teacher = load_vggt_encoder(recipe)
     else:
@@ -119,12 +143,17 @@ def load_teacher(recipe: TeacherRecipe) -> Teacher | None:
 
 def load_encoder(recipe: TeacherRecipe) -> EncoderTeacher:
     """Load the encoder of a run or a saved network of this project."""
+    config, weights = load_own(recipe)
+    return EncoderTeacher(config, part_of(weights, ENCODER), recipe.image_size)
+
+
+def load_own(recipe: TeacherRecipe) -> tuple[VidLLMConfig, dict[str, Tensor]]:
+    """Load configuration and weights of a run or a saved network of this project."""
     home = require_folder("geometry_teacher.folder", recipe.folder)
     if is_run(home):
-        config, weights = VidLLMConfig.from_pretrained(home / MODEL_FOLDER), run_weights(home)
-    else:
-        config, weights = VidLLMConfig.from_pretrained(home), saved_tensors(home)
-    return EncoderTeacher(config, encoder_part(weights), recipe.image_size)
+        return VidLLMConfig.from_pretrained(home / MODEL_FOLDER), run_weights(home)
+    network = load_network(home)  # saved under the published names, which transformers maps
+    return network.config, network.state_dict()
 
 
 def load_vggt_encoder(recipe: TeacherRecipe) -> EncoderTeacher:
@@ -143,7 +172,7 @@ def load_vggt_encoder(recipe: TeacherRecipe) -> EncoderTeacher:
         camera_heads=heads,
     )
     converted, _ = convert_dinov2(source, config)
-    return EncoderTeacher(config, encoder_part(converted), recipe.image_size)
+    return EncoderTeacher(config, part_of(converted, ENCODER), recipe.image_size)
 
 
 def vggt_encoder_fields(source: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -176,12 +205,12 @@ def load_clip(recipe: TeacherRecipe) -> ClipTeacher:
     return ClipTeacher(tower, recipe.layer, recipe.image_size)
 
 
-def encoder_part(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the encoder among a network's, float32."""
+def part_of(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Weights of the part so named among a network's, float32."""
     return {
-        name[len(ENCODER) :]: value.float()
+        name[len(prefix) :]: value.float()
         for name, value in weights.items()
-        if name.startswith(ENCODER)
+        if name.startswith(prefix)
     }
 
 
