@@ -3,9 +3,10 @@
 
 Depth of the earlier frame lifts the points both frames share; the later camera is found from them
 by perspective-n-point inside RANSAC. After a long step depth that errs moves points far: then
-twice the distance is allowed, and where that fails too the turn alone that explains the points.
-What nothing explains is marked, so that the tracks can be cut there. Source: OpenCV's
-solvePnPRansac (SQPnP), scipy's align_vectors. Next: bundle_adjustment.py.
+twice the distance is allowed, and where that fails too depth is left out: either the given step
+explains the points' directions, or a turn alone their flow. What nothing explains is marked, so
+that the tracks can be cut there. Source: OpenCV's solvePnPRansac (SQPnP), scipy's align_vectors.
+Next: bundle_adjustment.py.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ MIN_SHARED = 8
 MIN_AGREEING = 0.4  # share of the points; fewer agree by chance when following failed
 INLIER_PX = 1.5
 LONG_STEP_PX = 2 * INLIER_PX
-TURN_PX = 4 * INLIER_PX  # of a turn alone, which leaves parallax to the bundle adjustment
+TURN_REACH_PX = 4 * INLIER_PX  # of a turn alone, which leaves parallax to the bundle adjustment
 TURN_ROUNDS = 5
+TURN_LEAVES = 0.5  # of the flow, median; a turn that leaves more explains nothing
+LEAST_AHEAD = 0.1  # of a direction's length, along the optical axis
 MIN_DEPTH_M = 0.05
 
 
@@ -73,15 +76,14 @@ def chain_poses(
         )
         before, now = before[i], now[j]
         shared = _Shared(tracks.uv[before], depth[before], K[frame - 1], tracks.uv[now], K[frame])
-        step, inliers = shared.step()
-        if step is None:
-            step = T_camera_world[frame] @ np.linalg.inv(T_camera_world[frame - 1])
+        given = T_camera_world[frame] @ np.linalg.inv(T_camera_world[frame - 1])
+        step, inliers = shared.step(given)
         wrong[now[~inliers]] = True
         chained.append(step @ chained[-1])
     return np.array(chained), wrong
 
 
-Step = tuple[Float64 | None, NDArray[np.bool_]]  # T_now_before, (4, 4), and who agrees with it
+Step = tuple[Float64, NDArray[np.bool_]]  # T_now_before, (4, 4), and who agrees with it
 
 
 @dataclass(frozen=True)
@@ -94,23 +96,28 @@ class _Shared:
     uv: Float64  # (n, 2), px
     K: Float64
 
-    def step(self) -> Step:
-        """Return the step between the frames; None where too few points agree on one."""
+    def step(self, given: Float64) -> Step:
+        """Return the step between the frames, the given one where the points tell none."""
         nobody = np.zeros(len(self.uv), bool)
-        if len(self.uv) < MIN_SHARED:
-            return None, nobody
+        lenses = np.concatenate([self.K_before[[0, 1], [0, 1]], self.K[[0, 1], [0, 1]]])
+        is_sound = np.isfinite(self.uv).all() and ((lenses > 0) & np.isfinite(lenses)).all()
+        if len(self.uv) < MIN_SHARED or not is_sound:
+            return given, nobody
         for reach in (INLIER_PX, LONG_STEP_PX):
-            step, inliers = self._by_depth(reach)
-            if step is not None and np.isfinite(step).all():
-                return step, inliers
-        return self._turn()
+            found = self._by_depth(reach)
+            if found is not None and np.isfinite(found[0]).all():
+                return found
+        explained = self._off_lines(given) < INLIER_PX
+        turned = self._turn()
+        if turned is not None and turned[1].sum() > explained.sum():
+            return turned
+        return given, explained if self._enough(int(explained.sum())) else nobody
 
     def _enough(self, count: int) -> bool:
         return count >= max(MIN_SHARED, MIN_AGREEING * len(self.uv))
 
-    def _by_depth(self, reach: float) -> Step:
+    def _by_depth(self, reach: float) -> Step | None:
         """Perspective-n-point; who lies within `reach` px agrees."""
-        nobody = np.zeros(len(self.uv), bool)
         points = _rays(self.uv_before, self.K_before) * self.depth[:, None]
         try:
             found, rotation, translation, chosen = cv2.solvePnPRansac(
@@ -123,10 +130,10 @@ class _Shared:
                 flags=cv2.SOLVEPNP_SQPNP,
             )
         except cv2.error:  # degenerate samples: no pose, not a fault
-            return None, nobody
+            return None
         if not found or chosen is None or not self._enough(len(chosen)):
-            return None, nobody
-        inliers = nobody.copy()
+            return None
+        inliers = np.zeros(len(self.uv), bool)
         inliers[np.asarray(chosen)[:, 0]] = True
         rotation, translation = cv2.solvePnPRefineLM(
             points[inliers], self.uv[inliers], self.K, None, rotation, translation
@@ -136,19 +143,31 @@ class _Shared:
         step[:3, 3] = np.asarray(translation)[:, 0]
         return step, inliers
 
-    def _turn(self) -> Step:
-        """Turn on the spot that brings the rays together, whatever their depth."""
+    def _off_lines(self, step: Float64) -> Float64:
+        """Distance of every point from the line a step leaves it, whatever its depth, (n,), px."""
+        across = np.cross(step[:3, 3], _rays(self.uv_before, self.K_before) @ step[:3, :3].T)
+        length = np.linalg.norm(across[:, :2], axis=1)  # 0 where nothing moves: says nothing
+        off = np.abs((_rays(self.uv, self.K) * across).sum(1))
+        return np.where(length > 0, off / np.maximum(length, 1e-12) * self.K[0, 0], np.inf)
+
+    def _turn(self) -> Step | None:
+        """Turn on the spot that brings the directions together; None where it explains little."""
         before, now = _rays(self.uv_before, self.K_before), _rays(self.uv, self.K)
+        if self.uv_before.std(axis=0).max() < TURN_REACH_PX:  # in one spot: any turn would do
+            return None
         weight = np.ones(len(now))
-        for _ in range(TURN_ROUNDS):  # reweighted: the median ray decides, not the mean
+        for _ in range(TURN_ROUNDS):  # reweighted: the median point decides, not the mean
             turn, _ = Rotation.align_vectors(now, before, weights=weight)
             turned = turn.apply(before)
-            turned = turned[:, :2] / np.maximum(turned[:, 2:], MIN_DEPTH_M)
+            ahead = turned[:, 2] > LEAST_AHEAD
+            turned = turned[:, :2] / np.maximum(turned[:, 2:], LEAST_AHEAD)
             away = np.linalg.norm((turned - now[:, :2]) * self.K[[0, 1], [0, 1]], axis=1)
             weight = 1.0 / np.maximum(away, INLIER_PX)
-        inliers = away < TURN_PX
-        if not self._enough(int(inliers.sum())):
-            return None, np.zeros(len(now), bool)
+        flow = np.linalg.norm(self.uv - self.uv_before, axis=1)
+        inliers = ahead & (away < TURN_REACH_PX)
+        is_told = self._enough(int(inliers.sum()))
+        if not is_told or np.median(away) > TURN_LEAVES * np.median(flow):
+            return None
         step = np.eye(4)
         step[:3, :3] = turn.as_matrix()
         return step, inliers
