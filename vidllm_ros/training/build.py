@@ -46,6 +46,7 @@ from vidllm_ros.training.trainer import Trainer, seed_everything
 from vidllm_ros.training.words_stage import WordsStage
 
 TOKENIZER_ROOMS = 200
+CARRIED = ("oracle.", "probes.")  # heads that ask for the truth, whoever the teachers are
 
 
 def loader_settings(recipe: Recipe, patch_size: int) -> LoaderSettings:
@@ -228,8 +229,8 @@ def build_stage(recipe: Recipe, folder: Path, settings: LoaderSettings) -> nn.Mo
 def carry_heads(stage: nn.Module, folder: str | Path) -> None:
     """Give a stage the discarded heads of the run it starts from, where both have them.
 
-    Heads that begin anew send gradients of their own ignorance into weights that have settled. A
-    saved model has none to give.
+    Heads that begin anew send gradients of their own ignorance into weights that have settled.
+    Those to a teacher's features belong to that teacher and stay behind; a saved model has none.
     """
     if not is_run(folder):
         return
@@ -237,7 +238,7 @@ def carry_heads(stage: nn.Module, folder: str | Path) -> None:
     kept = {
         name: value
         for name, value in run_heads(folder).items()
-        if name in places and places[name].shape == value.shape
+        if name.startswith(CARRIED) and name in places and places[name].shape == value.shape
     }
     stage.load_state_dict(kept, strict=False)
 

@@ -77,12 +77,26 @@ def resize_teacher(features: Tensor, grid: tuple[int, int], to: tuple[int, int])
 
 
 def branch_inputs(encoded: EncoderOutput, adapted: AdapterOutput) -> Tensor:
-    """Return all that the reconstruction branch reads of a window, side by side, (B, S, N, 5 C).
+    """Return all that the reconstruction branch reads of a window, (5, B, S, N, C).
 
     The geometry stream goes to the aggregator, the encoder's four levels to the metric decoder. A
     student that still gives them may learn whatever else it likes in between. Source: ours.
     """
-    return torch.cat([adapted.geometry, *encoded.levels], dim=-1)
+    return torch.stack([adapted.geometry, *encoded.levels])
+
+
+def branch_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance over the teacher's squared length, mean over patches and inputs.
+
+    As eq. 6, 2 - 2 cos, where lengths agree; but what is read raw must keep its length too.
+
+    Args:
+        student: (5, B, S, N, C), of `branch_inputs`.
+        teacher: likewise.
+    """
+    ours, theirs = student.float(), teacher.float()
+    length = theirs.square().sum(-1).clamp(min=1e-6)
+    return shared_mean((ours - theirs).square().sum(-1) / length)
 
 
 class TeacherHeads(nn.Module):
@@ -90,8 +104,7 @@ class TeacherHeads(nn.Module):
 
     Args:
         width: channels of the student.
-        geometry_width, semantic_width: channels of the teachers; 0 makes no head, and a teacher
-            there is has the student's own channels.
+        geometry_width, semantic_width: channels of the teachers; 0 leaves a teacher out.
     """
 
     def __init__(self, width: int, geometry_width: int, semantic_width: int) -> None:
@@ -106,14 +119,7 @@ class TeacherHeads(nn.Module):
         teacher_geometry: Tensor | None,
         teacher_semantic: Tensor | None,
     ) -> DistillationLosses:
-        """Compare both streams, (B, S, N, C), with whichever teachers there are.
-
-        Args:
-            geometry: of the student; what `branch_inputs` gives where its teacher has no head.
-            semantic: of the student.
-            teacher_geometry: (B, S, N, .), or None for no teacher.
-            teacher_semantic: likewise.
-        """
+        """Compare both streams, (B, S, N, C), with whichever teachers there are."""
         zero = geometry.sum() * 0.0
         terms = {"geometry": zero, "semantic": zero}
         students, teachers = [], []
@@ -121,9 +127,9 @@ class TeacherHeads(nn.Module):
             ("geometry", geometry, self.geometry, teacher_geometry),
             ("semantic", semantic, self.semantic, teacher_semantic),
         ):
-            if target is None:
+            if head is None or target is None:
                 continue
-            projected = stream if head is None else head(stream)
+            projected = head(stream)
             terms[name] = patch_loss(projected, target)
             students.append(projected.flatten(1, 2))
             teachers.append(target.flatten(1, 2))

@@ -17,7 +17,8 @@ import yaml
 from vidllm_ros.training.grounding_losses import GroundingWeights
 
 STAGES = ("joint", "distil", "words", "image_text")
-TEACHERS = ("none", "encoder", "network", "vggt", "clip", "oracle")
+GEOMETRY_TEACHERS = ("none", "encoder", "network", "vggt")
+SEMANTIC_TEACHERS = ("none", "clip", "oracle")
 HOMELESS_TEACHERS = ("none", "oracle")  # read no folder
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "wsd", "constant")
@@ -193,11 +194,17 @@ class TeacherRecipe:
     image_size: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("teacher.kind", self.kind, TEACHERS)
-        if (self.kind in HOMELESS_TEACHERS) != (not self.folder):
+        check_choice("teacher.kind", self.kind, GEOMETRY_TEACHERS + SEMANTIC_TEACHERS[1:])
+        is_homeless = self.kind in HOMELESS_TEACHERS
+        if is_homeless != (not self.folder):
+            wanted = "no folder" if is_homeless else "a folder"
             raise ValueError(
-                f"teacher.folder: expected a folder with every kind but "
-                f"{' and '.join(HOMELESS_TEACHERS)}, got {self.folder!r} with {self.kind!r}"
+                f"teacher.folder: expected {wanted} with kind {self.kind!r}, got {self.folder!r}"
+            )
+        if self.image_size and self.kind == "network":
+            raise ValueError(
+                f"teacher.image_size: expected 0 with kind 'network', which sees what the student "
+                f"sees, got {self.image_size}"
             )
 
 
@@ -279,6 +286,16 @@ class Recipe:
         check_choice("precision", self.precision, PRECISIONS)
         if self.total_steps < 1:
             raise ValueError(f"total_steps: expected at least 1, got {self.total_steps}")
+        check_choice("geometry_teacher.kind", self.geometry_teacher.kind, GEOMETRY_TEACHERS)
+        check_choice("semantic_teacher.kind", self.semantic_teacher.kind, SEMANTIC_TEACHERS)
+        losses = self.losses
+        if self.semantic_teacher.kind == "oracle" and not (
+            losses.oracle_label or losses.oracle_color
+        ):
+            raise ValueError(
+                "losses.oracle_label, losses.oracle_color: expected one above 0 with the oracle "
+                "as teacher, got 0 and 0"
+            )
         teachers = {self.geometry_teacher.kind, self.semantic_teacher.kind}
         if (self.stage == "distil") == (teachers == {"none"}):
             raise ValueError(

@@ -19,7 +19,12 @@ from vidllm_ros.network.camera_head import encode_pose
 from vidllm_ros.network.metric_geometry import GeometryOutput, canonical_factor
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training import losses
-from vidllm_ros.training.distillation import OracleTeacher, TeacherHeads, branch_inputs
+from vidllm_ros.training.distillation import (
+    OracleTeacher,
+    TeacherHeads,
+    branch_inputs,
+    branch_loss,
+)
 from vidllm_ros.training.guidance import (
     LevelProbes,
     Watched,
@@ -29,7 +34,7 @@ from vidllm_ros.training.guidance import (
 )
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.stage_output import StageOutput
-from vidllm_ros.training.teachers import Teacher
+from vidllm_ros.training.teachers import NetworkTeacher, Teacher
 from vidllm_ros.training.words import Terms, box_targets, word_losses
 
 OWN_GEOMETRY_STREAM = 17
@@ -220,6 +225,9 @@ class DistilStage(nn.Module):
         for part in (model.encoder.backbone, model.adapter):
             part.requires_grad_(True)
         model.encoder.backbone.embeddings.mask_token.requires_grad_(False)
+        self.is_held = isinstance(geometry, NetworkTeacher)
+        if isinstance(geometry, NetworkTeacher):
+            geometry.check_student(model.config)
         widths = [teacher.width if teacher is not None else 0 for teacher in self.teachers]
         self.heads = TeacherHeads(model.config.width, *widths)
 
@@ -235,19 +243,22 @@ class DistilStage(nn.Module):
         weights = self.recipe.losses
         encoded = self.model.encoder(batch.images)
         adapted = self.model.adapter(encoded.patch_tokens)
-        features = [
+        geometry, semantic = (
             None if teacher is None else teacher(batch.images, encoded.grid)
             for teacher in self.teachers
-        ]
-        has_head = self.heads.geometry is not None
-        geometry = adapted.geometry if has_head else branch_inputs(encoded, adapted)
-        result = self.heads(geometry, adapted.semantic, features[0], features[1])
+        )
         terms = Terms(batch.images)
         if self.oracle is not None:
             oracle_losses(terms, self.oracle, adapted.semantic, batch, self.recipe)
-        for name, teacher in zip(("geometry", "semantic"), self.teachers, strict=True):
-            if teacher is not None:
+        if self.is_held and geometry is not None:
+            held = branch_loss(branch_inputs(encoded, adapted), geometry)
+            terms.add("distil_geometry", held, weights.distil_geometry)
+            geometry = None
+        result = self.heads(adapted.geometry, adapted.semantic, geometry, semantic)
+        for name, target in (("geometry", geometry), ("semantic", semantic)):
+            if target is not None:
                 weight = getattr(weights, f"distil_{name}")
                 terms.add(f"distil_{name}", getattr(result, name), weight)
-        terms.add("distil_structure", result.structure, weights.distil_structure)
+        if geometry is not None or semantic is not None:
+            terms.add("distil_structure", result.structure, weights.distil_structure)
         return StageOutput(terms.total, terms.values, len(batch.scene_ids))

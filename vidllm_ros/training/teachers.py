@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionModel
 
+from vidllm_ros.network.checkpoint import load_vidllm
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.convert import VGGT_ENCODER, convert_dinov2
 from vidllm_ros.network.cross_task_adapter import CrossTaskAdapter
@@ -31,7 +32,6 @@ from vidllm_ros.training.run_folder import (
     MODEL_FOLDER,
     is_run,
     load_image_text,
-    load_network,
     require_folder,
     run_weights,
 )
@@ -41,10 +41,10 @@ HEAD_CHANNELS = 64
 
 
 class Teacher(nn.Module):
-    """Features of one image a time, brought to the grid the student has.
+    """Patch features of frames, brought to the grid the student has.
 
     Args:
-        width: channels of the features, which a head brings the student to; 0 for no head.
+        width: channels of the features, which a head brings the student to.
         patch_size: of the teacher, px.
         image_size: frames are squeezed to this square first; 0 takes them as they are.
     """
@@ -94,19 +94,34 @@ class NetworkTeacher(Teacher):
     """All that the reconstruction branch of a network reads: its adapter's geometry, four levels.
 
     No head stands between it and the student, which begins as this network and must go on giving
-    its branch what it is used to.
+    its branch what it is used to. It sees whole windows, for bridge tokens span them.
     """
 
     def __init__(self, config: VidLLMConfig, weights: Mapping[str, Tensor]) -> None:
         super().__init__(0, config.patch_size, 0)
+        self.config = config
         self.encoder = Encoder(config)
         self.adapter = CrossTaskAdapter(config)
         self.encoder.load_state_dict(part_of(weights, ENCODER))
         self.adapter.load_state_dict(part_of(weights, ADAPTER))
 
+    def check_student(self, config: VidLLMConfig) -> None:
+        """Refuse a student whose branch reads something else.
+
+        Raises:
+            ValueError: it is of another size, or takes other levels.
+        """
+        for name in ("width", "patch_size", "encoder_layers"):
+            wanted, got = getattr(config, name), getattr(self.config, name)
+            if wanted != got:
+                raise ValueError(
+                    f"geometry_teacher.folder: expected a network of the student's {name}, "
+                    f"{wanted}, got {got}; a teacher of kind 'network' is what the student was"
+                )
+
     def features(self, images: Tensor) -> Tensor:
         encoded = self.encoder(images)
-        return branch_inputs(encoded, self.adapter(encoded.patch_tokens))
+        return branch_inputs(encoded, self.adapter(encoded.patch_tokens))  # (5, B, S, N, C)
 
 
 class ClipTeacher(Teacher):
@@ -152,7 +167,7 @@ def load_own(recipe: TeacherRecipe) -> tuple[VidLLMConfig, dict[str, Tensor]]:
     home = require_folder("geometry_teacher.folder", recipe.folder)
     if is_run(home):
         return VidLLMConfig.from_pretrained(home / MODEL_FOLDER), run_weights(home)
-    network = load_network(home)  # saved under the published names, which transformers maps
+    network = load_vidllm(home, dtype=torch.float32)  # saved under names that transformers maps
     return network.config, network.state_dict()
 
 
