@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vidllm_ros.network.grounding import BoxLayer
+from vidllm_ros.network.token_votes import Votes
 from vidllm_ros.training import grounding_losses as g
 
 
@@ -146,3 +147,23 @@ def test_match_losses_fall_when_the_right_query_rises():
     assert sigmoid < sigmoid_flat
     assert contrast < contrast_flat
     assert g.match_losses(flat, wanted, torch.zeros_like(real))[0].item() == 0.0
+
+
+def test_votes_by_hand():
+    """Thing 0 is shown by two tokens, thing 1 by one; both count alike."""
+    targets = [boxes(2, 0)]
+    evidence = torch.tensor([[[0.9, 0.0], [0.6, 0.4], [0.0, 1.0], [0.3, 0.1], [1.0, 0.0]]])
+    mask = torch.tensor([[True, True, True, True, False]])
+    center = targets[0].center[torch.tensor([0, 0, 1, 0, 0])][None].clone()
+    center[0, 0, 0] += 0.4
+    center[0, 2, 1] -= 0.1
+    center[0, 3] += 7.0  # of no one thing: not asked
+    center[0, 4] += 9.0  # padding
+    votes = Votes(center.requires_grad_(), torch.zeros(1, 5))
+    away, thing = g.vote_losses(votes, mask, targets, evidence)
+    assert away.item() == pytest.approx(((0.4 + 0.0) / 2 + 0.1) / 2, rel=1e-5)
+    assert thing.item() == pytest.approx(np.log(2), rel=1e-5)
+    away.backward()
+    assert votes.center.grad[0, 3:].abs().sum() == 0
+    nothing = g.vote_losses(votes, mask, [boxes(0, 0)], torch.zeros(1, 5, 1))
+    assert [loss.item() for loss in nothing] == pytest.approx([0.0, np.log(2)])

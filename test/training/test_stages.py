@@ -254,6 +254,36 @@ def test_scenes_pooled_otherwise_are_not_remembered(fine_stage, batch):
     assert words_stage.join_scenes(fine_stage.buffer).fine is None
 
 
+def voting(model: VidLLM) -> VidLLM:
+    """Return the network with votes; what it had stays."""
+    config = VidLLMConfig.from_dict({**model.config.to_dict(), "grounding_votes": True})
+    other = VidLLM(config)
+    other.load_state_dict({**other.state_dict(), **model.state_dict()})
+    other.language.attach_tokenizer(model.language.tokenizer)
+    return other
+
+
+@pytest.mark.parametrize("has_fine", [False, True])
+def test_the_words_stage_teaches_votes(model, batch, make_recipe, joint, has_fine):
+    model = voting(model)
+    if has_fine:
+        model.patches.fine_cap = model.config.grounding_tokens = 10_000
+        model.patches.voxel_m = model.config.voxel_size_m = 0.05
+    stage = words_stage.WordsStage(model, make_recipe(replay_scenes=3))
+    mover = optimizer.Optimizer(
+        stage, recipe.OptimizerRecipe(lr=3e-3, schedule="constant", warmup=0.01)
+    )
+    outputs = []
+    for _ in range(25):
+        outputs.append(stage(batch, 0.0))
+        outputs[-1].loss.backward()
+        mover.step(0.5)
+    assert outputs[-1].terms["vote"] < 0.5 * outputs[0].terms["vote"]
+    assert outputs[-1].terms["thing"] < 0.9 * outputs[0].terms["thing"]  # of shares: never 0
+    with pytest.raises(ValueError, match="grounding_votes: expected false in the joint stage"):
+        joint(model)
+
+
 def test_metric_depth_is_taught_for_the_canonical_camera(model, batch, joint):
     """Scaling lens and depth alike leaves what is to be learnt as it was."""
     only_metric = recipe.LossRecipe(

@@ -68,6 +68,8 @@ class VidLLMConfig(PretrainedConfig):
         grounding_tokens: cap on the box decoder's own tokens, finer than the language model's (of
             voxel_size_m until the cap is met); 0 gives it the scene's.
         grounding_neighbours: nearest tokens a query looks at, by layer; the last one repeats.
+        grounding_votes: tokens vote for the middles of things, and queries begin there; taught by
+            the words stage.
         grounding_threshold: score from which a box is reported where the caller names none.
         metric_trains_encoder: the metric-depth loss may change the encoder.
         language_trains_encoder: language and grounding losses may change the encoder; they
@@ -126,6 +128,7 @@ class VidLLMConfig(PretrainedConfig):
         grounding_queries: int = 64,
         grounding_tokens: int = 0,
         grounding_neighbours: tuple[int, ...] = (16, 32, 64, 128),
+        grounding_votes: bool = False,
         grounding_threshold: float = 0.3,
         metric_trains_encoder: bool = True,
         language_trains_encoder: bool = True,
@@ -179,6 +182,7 @@ class VidLLMConfig(PretrainedConfig):
         self.grounding_queries = grounding_queries
         self.grounding_tokens = grounding_tokens
         self.grounding_neighbours = list(grounding_neighbours)
+        self.grounding_votes = grounding_votes
         self.grounding_threshold = grounding_threshold
         self.metric_trains_encoder = metric_trains_encoder
         self.language_trains_encoder = language_trains_encoder

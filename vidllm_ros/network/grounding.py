@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grounding: boxes proposed once a scene, matched with words as often as needed.
 
-Queries start at scene tokens spread by farthest point sampling and look at their neighbours; each
-layer says a box. A phrase is the hidden state of its <loc>, compared with every query, so one
-scene serves many phrases, and a phrase may name no box at all. Next: box_features.py scores
-given boxes the same way; vidllm.py turns both into answers.
+Queries start at scene tokens spread by farthest point sampling, or where the tokens of things vote
+their middles to be (token_votes.py), and look at their neighbours; each layer says a box. A phrase
+is the hidden state of its <loc>, compared with every query, so one scene serves many phrases, and
+a phrase may name no box at all. Next: box_features.py scores given boxes the same way; vidllm.py
+turns both into answers.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from torch.nn import functional
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.layers import Mlp
 from vidllm_ros.network.patches3d import PositionMlp, ScenePatches
+from vidllm_ros.network.query_attention import DistanceAttention, NeighbourAttention, QueriedScene
+from vidllm_ros.network.token_votes import TokenVotes, Votes, likeliest
 
 INITIAL_SIZE_M = 0.6
 MIN_LOG_SIZE, MAX_LOG_SIZE = -4.0, 2.5
 INITIAL_SCALE, INITIAL_BIAS = 10.0, -4.0
+CANDIDATES = 4  # likeliest tokens a query, among which queries are spread
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,14 @@ class Proposals:
         features: of the queries, for `match`, (B, Q, G).
         anchors: where the queries started, (B, Q, 3), m.
         mask: which queries are real, (B, Q): a scene of few tokens has fewer.
+        votes: of the tokens, where they vote.
     """
 
     layers: tuple[BoxLayer, ...]
     features: Tensor
     anchors: Tensor
     mask: Tensor
+    votes: Votes | None = None
 
     @property
     def last(self) -> BoxLayer:
@@ -105,73 +111,13 @@ def rotation_from_6d(numbers: Tensor) -> Tensor:
     return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
 
 
-class NeighbourAttention(nn.Module):
-    """Each query attends to its k nearest scene tokens; where they lie is added to them."""
-
-    def __init__(self, dim: int, heads: int, neighbours: int) -> None:
-        super().__init__()
-        self.heads, self.neighbours = heads, neighbours
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.proj = nn.Linear(dim, dim)
-        self.relative = PositionMlp(dim)
-
-    def forward(
-        self, x: Tensor, anchors: Tensor, tokens: Tensor, positions: Tensor, mask: Tensor
-    ) -> Tensor:
-        """Attend; x (B, Q, G), tokens (B, M, G), positions (B, M, 3), mask (B, M)."""
-        k = min(self.neighbours, tokens.shape[1])
-        gap = torch.cdist(anchors.float(), positions.float())  # (B, Q, M)
-        gap = gap.masked_fill(~mask[:, None], torch.inf)
-        near = gap.topk(k, dim=-1, largest=False, sorted=False).indices  # (B, Q, k)
-        batch = torch.arange(len(x), device=x.device)[:, None, None]
-        offset = positions[batch, near] - anchors[:, :, None]
-        # Projecting all M tokens once is cheaper than their Q*k copies.
-        k_near, v_near = self.kv(tokens)[batch, near].chunk(2, dim=-1)  # (B, Q, k, G)
-        where = self.relative(offset)
-        real = mask[batch, near]
-        out = functional.scaled_dot_product_attention(
-            self._split(self.q(x)[:, :, None]),
-            self._split(k_near + where),
-            self._split(v_near + where),
-            attn_mask=(real | ~real.any(-1, keepdim=True))[:, :, None, None],
-        )
-        return self.proj(out.transpose(2, 3).flatten(3)[:, :, 0])
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(2, 3)  # (B, Q, heads, k, G/heads)
-
-
-class DistanceAttention(nn.Module):
-    """Self-attention among queries that fades with distance: softmax(q k / sqrt(d) - sigma D).
-
-    sigma is positive, one a query and head. Source: LLaVA-3D, facts B.5.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.fade = nn.Linear(dim, heads)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, centers: Tensor, mask: Tensor) -> Tensor:
-        """X (B, Q, G), centers (B, Q, 3), m, mask (B, Q)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        sigma = functional.softplus(self.fade(x)).transpose(1, 2)[..., None]  # (B, heads, Q, 1)
-        distance = torch.cdist(centers.float(), centers.float())[:, None]
-        bias = (-sigma.float() * distance).masked_fill(~mask[:, None, None], -1e4)
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        return self.proj(out.transpose(1, 2).flatten(2))
-
-
 class GroundingLayer(nn.Module):
     """Neighbours, other queries, feed-forward; then a box around the query's place."""
 
-    def __init__(self, dim: int, heads: int, neighbours: int) -> None:
+    def __init__(self, dim: int, heads: int, neighbours: int, hears_votes: bool) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(4))
-        self.neighbour_attention = NeighbourAttention(dim, heads, neighbours)
+        self.neighbour_attention = NeighbourAttention(dim, heads, neighbours, hears_votes)
         self.distance_attention = DistanceAttention(dim, heads)
         self.mlp = Mlp(dim, dim)
         self.box = Mlp(dim, dim, 13)  # offset 3, log size 3, rotation 6, objectness 1
@@ -182,10 +128,10 @@ class GroundingLayer(nn.Module):
             self.box.fc2.bias[12] = -1.0
 
     def forward(
-        self, x: Tensor, center: Tensor, proposals_mask: Tensor, scene: tuple[Tensor, ...]
+        self, x: Tensor, center: Tensor, proposals_mask: Tensor, scene: QueriedScene
     ) -> tuple[Tensor, BoxLayer]:
-        """X (B, Q, G) at `center` (B, Q, 3), m; scene is tokens, positions, mask."""
-        x = x + self.neighbour_attention(self.norms[0](x), center, *scene)
+        """X (B, Q, G) at `center` (B, Q, 3), m."""
+        x = x + self.neighbour_attention(self.norms[0](x), center, scene)
         x = x + self.distance_attention(self.norms[1](x), center, proposals_mask)
         x = x + self.mlp(self.norms[2](x))
         raw = self.box(self.norms[3](x)).float()
@@ -214,8 +160,10 @@ class GroundingDecoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.embed = nn.Linear(config.width, dim)
         self.place = PositionMlp(dim)
+        has_votes = config.grounding_votes
+        self.votes = TokenVotes(dim, heads) if has_votes else None
         self.layers = nn.ModuleList(
-            GroundingLayer(dim, heads, near[min(level, len(near) - 1)])
+            GroundingLayer(dim, heads, near[min(level, len(near) - 1)], has_votes)
             for level in range(config.grounding_layers)
         )
         self.feature = nn.Sequential(nn.LayerNorm(dim), Mlp(dim, dim))
@@ -231,17 +179,23 @@ class GroundingDecoder(nn.Module):
         """
         tokens, positions, mask = patches.tokens, patches.positions, patches.mask
         embedded = self.embed(self.norm(tokens))
-        indices, real = farthest_points(positions, mask, self.queries)
+        scene = QueriedScene(embedded + self.place(positions), positions, mask, positions)
+        votes = None
+        if self.votes is None:
+            indices, real = farthest_points(positions, mask, self.queries)
+        else:
+            scene, votes = self.votes(scene)
+            likely = likeliest(votes.logits, mask, CANDIDATES * self.queries)
+            indices, real = farthest_points(scene.votes, likely, self.queries)
         batch = torch.arange(len(tokens), device=tokens.device)[:, None]
-        anchors = positions[batch, indices].detach().float()
+        anchors = scene.votes[batch, indices].detach().float()
         x = embedded[batch, indices] + self.place(anchors)
-        scene = (embedded + self.place(positions), positions, mask)
         center, said = anchors, []
         for layer in self.layers:
             x, box = layer(x, center, real, scene)
             said.append(box)
             center = box.center.detach()
-        return Proposals(tuple(said), self.feature(x), anchors, real)
+        return Proposals(tuple(said), self.feature(x), anchors, real, votes)
 
     def match(self, features: Tensor, loc_hidden: Tensor) -> Tensor:
         """Say how well each phrase fits each box: logits for a sigmoid, (B, R, Q).

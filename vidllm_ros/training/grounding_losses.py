@@ -19,10 +19,12 @@ from torch.nn import functional
 
 from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.grounding import BoxLayer
-from vidllm_ros.training.losses import masked_mean, shared_mean
+from vidllm_ros.network.token_votes import Votes
+from vidllm_ros.training.losses import at_least_one, masked_mean, shared_count, shared_mean
 
 MIN_SIZE_M = 0.02
 NEVER = -1e4
+VOTING_SHARE = 0.5  # of a token's patches; below it a token is of several things or of none
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class BoxTargets:
 
 @dataclass(frozen=True)
 class GroundingWeights:
-    """How much each term counts, in the loss and, without `match`, in the pairing cost."""
+    """How much each term counts, in the loss and, up to `objectness`, in the pairing cost."""
 
     center: float = 2.0
     size: float = 1.0
@@ -67,6 +69,8 @@ class GroundingWeights:
     objectness: float = 1.0
     match: float = 1.0
     contrast: float = 1.0
+    vote: float = 2.0
+    thing: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,40 @@ def box_losses(
         objectness=masked_mean(seen, mask),
     )
     return losses, pairs
+
+
+def vote_losses(
+    votes: Votes, mask: Tensor, targets: Sequence[BoxTargets], evidence: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How far votes are from the middles of what their tokens show, m, and whether they know.
+
+    Things count alike, however many tokens show them.
+
+    Args:
+        votes: of M tokens a scene.
+        mask: which tokens are real, (B, M).
+        targets: one a scene.
+        evidence: share of each token's patches that show each target, (B, M, O).
+
+    Returns:
+        distance along the three axes, summed, and cross-entropy against the share of a token's
+        patches that show its thing; scalars.
+    """
+    center = votes.center.new_zeros(len(targets), evidence.shape[2], 3)
+    for i, target in enumerate(targets):
+        center[i, : len(target)] = target.center
+    share, thing = evidence.max(-1)  # (B, M)
+    shows = mask & (share >= VOTING_SHARE)
+    chosen = functional.one_hot(thing, evidence.shape[2]) * shows[..., None]  # (B, M, O)
+    alike = chosen.sum(1).clamp(min=1).gather(1, thing)  # tokens of the same thing, (B, M)
+    wanted = center.gather(1, thing[..., None].expand(-1, -1, 3))
+    away = (votes.center - wanted).abs().sum(-1)
+    weight = shows / alike
+    count = at_least_one(shared_count(weight.sum()))
+    seen = functional.binary_cross_entropy_with_logits(
+        votes.logits, share.clamp(0.0, 1.0), reduction="none"
+    )
+    return (away * weight).sum() / count, masked_mean(seen, mask)
 
 
 def match_targets(

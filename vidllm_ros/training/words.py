@@ -74,6 +74,7 @@ def word_losses(
     targets: Sequence[grounding.BoxTargets],
     sentences: Sequence[Sequence[Sentence]],
     evidence: Tensor | None = None,
+    box_evidence: Tensor | None = None,
 ) -> None:
     """Add language and grounding losses.
 
@@ -86,6 +87,8 @@ def word_losses(
         sentences: what is said of every scene.
         evidence: share of each token's patches that show each target, (B, M, O), O >= objects; or
             None where unknown.
+        box_evidence: likewise of the tokens that the box decoder reads; its votes are taught where
+            it is known.
     """
     weights = recipe.losses
     spoken = pack_sentences(
@@ -109,7 +112,9 @@ def word_losses(
         terms.note("answer_top1", answer_accuracy(read.logits, spoken.text.labels))
     if weights.grounding:
         loc_hidden = spoken.text.at_loc(read.hidden)
-        box_and_phrase_losses(terms, model, recipe, scene, spoken, loc_hidden, targets)
+        box_and_phrase_losses(
+            terms, model, recipe, scene, spoken, loc_hidden, targets, box_evidence
+        )
 
 
 def box_and_phrase_losses(
@@ -120,11 +125,18 @@ def box_and_phrase_losses(
     spoken: SpokenScenes,
     loc_hidden: Tensor,
     targets: Sequence[grounding.BoxTargets],
+    evidence: Tensor | None = None,
 ) -> None:
-    """Add box and phrase losses."""
+    """Add box and phrase losses; arguments as `word_losses`, `evidence` of the boxes' tokens."""
     weights = recipe.losses
     boxes = weights.boxes
     proposals = model.grounding.propose(scene.for_boxes)
+    if proposals.votes is not None and evidence is not None:
+        away, thing = grounding.vote_losses(
+            proposals.votes, scene.for_boxes.mask, targets, evidence
+        )
+        terms.add("vote", away, boxes.vote * weights.grounding)
+        terms.add("thing", thing, boxes.thing * weights.grounding)
     pairs: list[tuple[Tensor, Tensor]] = []
     for number, layer in enumerate(proposals.layers):
         is_last = layer is proposals.last

@@ -47,7 +47,8 @@ class PooledScene:
         evidence: share of each token's patches that show each object, (M, O).
         targets: the O objects.
         sentences: everything there is to say.
-        fine: tokens (M', C) and positions (M', 3) of the box decoder, where it has its own.
+        fine: tokens (M', C), positions (M', 3) and evidence (M', O) of the box decoder, where it
+            has its own.
     """
 
     tokens: Tensor
@@ -55,7 +56,7 @@ class PooledScene:
     evidence: Tensor
     targets: BoxTargets
     sentences: tuple[Sentence, ...]
-    fine: tuple[Tensor, Tensor] | None = None
+    fine: tuple[Tensor, Tensor, Tensor] | None = None
 
     def to(self, device: torch.device) -> PooledScene:
         return PooledScene(
@@ -64,7 +65,9 @@ class PooledScene:
             self.evidence.to(device),
             self.targets.to(device),
             self.sentences,
-            None if self.fine is None else (self.fine[0].to(device), self.fine[1].to(device)),
+            None
+            if self.fine is None
+            else (self.fine[0].to(device), self.fine[1].to(device), self.fine[2].to(device)),
         )
 
 
@@ -91,8 +94,8 @@ class WordsStage(nn.Module):
 
     def set_extra_state(self, state: list[PooledScene]) -> None:
         # Scenes remembered by a network that pooled otherwise are not what this one reads.
-        has_fine = bool(self.model.config.grounding_tokens)
-        self.buffer = [scene for scene in state if (scene.fine is not None) == has_fine]
+        parts = 3 if self.model.config.grounding_tokens else 0
+        self.buffer = [scene for scene in state if len(scene.fine or ()) == parts]
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -116,6 +119,7 @@ class WordsStage(nn.Module):
             [scene.targets for scene in scenes],
             [shuffled(scene.sentences) for scene in scenes],
             pad([scene.evidence for scene in scenes]),
+            pad([scene.evidence if scene.fine is None else scene.fine[2] for scene in scenes]),
         )
         return StageOutput(terms.total, terms.values, len(scenes))
 
@@ -151,15 +155,24 @@ class WordsStage(nn.Module):
         evidence = pool_voxels(flat, config.voxel_size_m, config.max_scene_tokens)
         if evidence.mask.shape != scene.mask.shape:
             raise AssertionError("evidence and tokens were pooled differently")
+        fine: list[tuple[Tensor, Tensor, Tensor] | None] = [None] * len(targets)
+        if scene.fine is not None:
+            shares = pool_voxels(flat, config.voxel_size_m, config.grounding_tokens)
+            if shares.mask.shape != scene.fine.mask.shape:
+                raise AssertionError("evidence and fine tokens were pooled differently")
+            fine = [
+                (*scene.fine.of_scene(i), shares.of_scene(i)[0][:, : len(target)])
+                for i, target in enumerate(targets)
+            ]
         return [
             PooledScene(
                 *scene.of_scene(i),
-                evidence.tokens[i, real][:, : len(targets[i])],
-                targets[i],
+                evidence.of_scene(i)[0][:, : len(target)],
+                target,
                 batch.sentences[i],
-                None if scene.fine is None else scene.fine.of_scene(i),
+                fine[i],
             )
-            for i, real in enumerate(scene.mask)
+            for i, target in enumerate(targets)
         ]
 
 
@@ -191,7 +204,7 @@ def pad(rows: Sequence[Tensor]) -> Tensor:
 def join_scenes(scenes: Sequence[PooledScene]) -> ScenePatches:
     """Pad scenes to one batch."""
     joined = pad_patches([(scene.tokens, scene.positions) for scene in scenes])
-    fine = [scene.fine for scene in scenes if scene.fine is not None]
+    fine = [scene.fine[:2] for scene in scenes if scene.fine is not None]
     if not fine:
         return joined
     if len(fine) < len(scenes):
