@@ -100,6 +100,10 @@ def test_where_depth_tells_nothing_directions_decide(monkeypatch: pytest.MonkeyP
     assert angle_deg(poses, made.T_camera_world).max() < 8.0
     np.testing.assert_array_equal(poses[1, :3, 3], 0.0)
     assert 0.0 < wrong.mean() < 0.3
+    guess[:, :3, 3] = -guess[:, :3, :3] @ np.array([1.7, -0.4, 3.1])  # turns where it stands
+    poses, _ = chain_poses(made.tracks, made.depth, made.K, guess)
+    turn = poses[1, :3, :3] @ poses[0, :3, :3].T
+    assert np.degrees(Rotation.from_matrix(turn).magnitude()) < 14.0  # the guess's is 70
     poses, wrong = chain_poses(made.tracks, made.depth, made.K, made.T_camera_world)
     np.testing.assert_allclose(poses, made.T_camera_world, atol=1e-9)  # a guess that is right
     assert not wrong.any()

@@ -17,6 +17,7 @@ from vidllm_ros.network.configuration import VidLLMConfig
         ({"grounding_tokens": -8}, "grounding_tokens: expected 0 or at least"),
         ({"grounding_neighbours": []}, "grounding_neighbours: expected counts of at least 1"),
         ({"grounding_neighbours": [16, 0]}, "grounding_neighbours: expected counts"),
+        ({"grounding_votes": True, "voxel_size_m": 0.0}, "grounding_votes: expected false"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, said):
@@ -26,11 +27,12 @@ def test_what_cannot_be_is_refused(fields, said):
 
 def test_a_file_from_before_a_field_means_what_it_meant(tmp_path):
     saved = VidLLMConfig().to_dict()
-    for name in ("metric_focal", "grounding_tokens", "grounding_neighbours"):
+    for name in ("metric_focal", "grounding_tokens", "grounding_neighbours", "grounding_votes"):
         del saved[name]
     read = VidLLMConfig.from_dict(saved)
     assert read.metric_focal == 0.0
     assert read.grounding_tokens == 0
+    assert not read.grounding_votes
     assert read.grounding_neighbours == [16, 32, 64, 128]
     read.save_pretrained(tmp_path)
     assert VidLLMConfig.from_pretrained(tmp_path).to_dict() == read.to_dict()

@@ -14,9 +14,10 @@ from vidllm_ros.network.patches3d import ScenePatches
 CONFIG = VidLLMConfig(grounding_queries=12, grounding_dim=32, grounding_heads=2)
 
 
-def build():
+def build(has_votes=False):
     torch.manual_seed(0)
-    return GroundingDecoder(CONFIG, 24)
+    config = VidLLMConfig.from_dict({**CONFIG.to_dict(), "grounding_votes": has_votes})
+    return GroundingDecoder(config, 24)
 
 
 def scene(batch=2, count=40, seed=0):
@@ -55,8 +56,9 @@ def test_few_or_equal_points_give_few_real_queries():
     assert sorted(indices[0, :5].tolist()) == [0, 1, 2, 3, 4]
 
 
-def test_padding_changes_nothing():
-    decoder = build().eval()
+@pytest.mark.parametrize("has_votes", [False, True])
+def test_padding_changes_nothing(has_votes):
+    decoder = build(has_votes).eval()
     patches = scene()
     tokens, positions, mask = patches.tokens, patches.positions, patches.mask
     with torch.no_grad():

@@ -59,10 +59,25 @@ def test_near_is_who_votes_near():
     moved = replace(scene, votes=scene.positions.flip(1))
     hears = NeighbourAttention(32, 2, 1, hears_votes=True)
     with torch.no_grad():
+        hears.voted.second.weight.normal_()
         at = scene.positions[:1, :1]
         heard = hears(torch.zeros(1, 1, 32), at, moved)
         token = QueriedScene(*(part[:, -1:] for part in vars(moved).values()))
         assert torch.allclose(heard[:1], hears(torch.zeros(1, 1, 32), at, token)[:1], atol=1e-6)
+        value = hears.kv(moved.tokens[0, -1])[32:] + hears.relative(
+            scene.positions[0, -1] - at[0, 0]
+        )
+        value = value + hears.voted(moved.votes[0, -1] - at[0, 0])
+        torch.testing.assert_close(heard[0, 0], hears.proj(value))
+
+
+def test_untrained_votes_leave_the_queries_where_they_were():
+    patches, _ = room()
+    anchors = []
+    for has_votes in (True, False):
+        torch.manual_seed(0)
+        anchors.append(GroundingDecoder(replace_votes(has_votes), 24).propose(patches).anchors)
+    assert torch.equal(*anchors)
 
 
 def test_the_likeliest_are_marked_and_padding_never():
@@ -74,6 +89,7 @@ def test_the_likeliest_are_marked_and_padding_never():
     ]
     assert torch.equal(likeliest(logits, mask, 4), mask)
     assert likeliest(logits, mask & False, 2).sum() == 0
+    assert torch.equal(likeliest(0 * logits, mask, 1), mask)  # ties stay together
 
 
 def test_padding_changes_no_vote():
@@ -86,6 +102,7 @@ def test_padding_changes_no_vote():
         _, padded = votes(scene)
         _, alone = votes(QueriedScene(*(part[1:, :30] for part in vars(scene).values())))
     torch.testing.assert_close(padded.center[1:, :30], alone.center, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(padded.logits[1:, :30], alone.logits, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("has_votes", [True, False])

@@ -159,11 +159,15 @@ def test_votes_by_hand():
     center[0, 2, 1] -= 0.1
     center[0, 3] += 7.0  # of no one thing: not asked
     center[0, 4] += 9.0  # padding
-    votes = Votes(center.requires_grad_(), torch.zeros(1, 5))
+    logits = torch.tensor([[2.0, -1.0, 0.5, 1.0, 50.0]], requires_grad=True)
+    votes = Votes(center.requires_grad_(), logits)
     away, thing = g.vote_losses(votes, mask, targets, evidence)
     assert away.item() == pytest.approx(((0.4 + 0.0) / 2 + 0.1) / 2, rel=1e-5)
-    assert thing.item() == pytest.approx(np.log(2), rel=1e-5)
-    away.backward()
-    assert votes.center.grad[0, 3:].abs().sum() == 0
+    right = np.array([2.0, -1.0, 0.5, -1.0])  # the fourth shows no one thing
+    assert thing.item() == pytest.approx(np.log1p(np.exp(-right)).mean(), rel=1e-5)
+    (away + thing).backward()
+    assert center.grad[0, 3:].abs().sum() == 0
+    assert logits.grad[0, 4] == 0
     nothing = g.vote_losses(votes, mask, [boxes(0, 0)], torch.zeros(1, 5, 1))
-    assert [loss.item() for loss in nothing] == pytest.approx([0.0, np.log(2)])
+    wrong = np.log1p(np.exp([2.0, -1.0, 0.5, 1.0])).mean()
+    assert [loss.item() for loss in nothing] == pytest.approx([0.0, wrong])

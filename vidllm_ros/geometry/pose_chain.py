@@ -29,6 +29,7 @@ LONG_STEP_PX = 2 * INLIER_PX
 TURN_REACH_PX = 4 * INLIER_PX  # of a turn alone, which leaves parallax to the bundle adjustment
 TURN_ROUNDS = 5
 TURN_LEAVES = 0.5  # of the flow, median; a turn that leaves more explains nothing
+LEAST_STEP_M = 1e-3  # a shorter step says no direction
 LEAST_AHEAD = 0.1  # of a direction's length, along the optical axis
 MIN_DEPTH_M = 0.05
 
@@ -99,9 +100,7 @@ class _Shared:
     def step(self, given: Float64) -> Step:
         """Return the step between the frames, the given one where the points tell none."""
         nobody = np.zeros(len(self.uv), bool)
-        lenses = np.concatenate([self.K_before[[0, 1], [0, 1]], self.K[[0, 1], [0, 1]]])
-        is_sound = np.isfinite(self.uv).all() and ((lenses > 0) & np.isfinite(lenses)).all()
-        if len(self.uv) < MIN_SHARED or not is_sound:
+        if len(self.uv) < MIN_SHARED or not self._is_sound():
             return given, nobody
         for reach in (INLIER_PX, LONG_STEP_PX):
             found = self._by_depth(reach)
@@ -112,6 +111,11 @@ class _Shared:
         if turned is not None and turned[1].sum() > explained.sum():
             return turned
         return given, explained if self._enough(int(explained.sum())) else nobody
+
+    def _is_sound(self) -> bool:
+        parts = (self.uv_before, self.depth, self.uv, self.K_before, self.K)
+        is_finite = all(np.isfinite(part).all() for part in parts)
+        return is_finite and min(self.K_before[0, 0], self.K[0, 0]) > 0
 
     def _enough(self, count: int) -> bool:
         return count >= max(MIN_SHARED, MIN_AGREEING * len(self.uv))
@@ -145,10 +149,12 @@ class _Shared:
 
     def _off_lines(self, step: Float64) -> Float64:
         """Distance of every point from the line a step leaves it, whatever its depth, (n,), px."""
+        if np.linalg.norm(step[:3, 3]) < LEAST_STEP_M:
+            return np.full(len(self.uv), np.inf)
         across = np.cross(step[:3, 3], _rays(self.uv_before, self.K_before) @ step[:3, :3].T)
-        length = np.linalg.norm(across[:, :2], axis=1)  # 0 where nothing moves: says nothing
-        off = np.abs((_rays(self.uv, self.K) * across).sum(1))
-        return np.where(length > 0, off / np.maximum(length, 1e-12) * self.K[0, 0], np.inf)
+        length = np.linalg.norm(across[:, :2], axis=1)  # 0 for a point in the step's direction
+        off = np.abs((_rays(self.uv, self.K) * across).sum(1)) * self.K[0, 0]
+        return np.divide(off, length, out=np.full(len(off), np.inf), where=length > 0)
 
     def _turn(self) -> Step | None:
         """Turn on the spot that brings the directions together; None where it explains little."""

@@ -214,6 +214,11 @@ class VidLLMConfig(PretrainedConfig):
         if not self.grounding_neighbours or min(self.grounding_neighbours) < 1:
             got = self.grounding_neighbours
             raise ValueError(f"grounding_neighbours: expected counts of at least 1, got {got}")
+        if self.grounding_votes and not self.voxel_size_m:
+            raise ValueError(
+                "grounding_votes: expected false with voxel_size_m 0, where every token would "
+                "look at every other of tens of thousands, got true"
+            )
         if self.metric_focal < 0:
             raise ValueError(f"metric_focal: expected 0 or above, got {self.metric_focal}")
         if self.grounding_tokens and self.grounding_tokens < self.max_scene_tokens:

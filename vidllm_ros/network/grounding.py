@@ -25,7 +25,7 @@ from vidllm_ros.network.token_votes import TokenVotes, Votes, likeliest
 INITIAL_SIZE_M = 0.6
 MIN_LOG_SIZE, MAX_LOG_SIZE = -4.0, 2.5
 INITIAL_SCALE, INITIAL_BIAS = 10.0, -4.0
-CANDIDATES = 4  # likeliest tokens a query, among which queries are spread
+CANDIDATES = 6  # likeliest tokens a query, among which queries are spread
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class TokenVotes(nn.Module):
 
 
 def likeliest(logits: Tensor, mask: Tensor, count: int) -> Tensor:
-    """Mark the `count` real tokens that most likely show a thing, (B, M).
+    """Mark the `count` real tokens that most likely show a thing, (B, M), with all ties.
 
     Args:
         logits: (B, M).
@@ -71,5 +71,6 @@ def likeliest(logits: Tensor, mask: Tensor, count: int) -> Tensor:
     """
     if logits.shape[1] <= count:
         return mask
-    best = logits.masked_fill(~mask, -torch.inf).topk(count, dim=1).indices
-    return torch.zeros_like(mask).scatter(1, best, True) & mask
+    known = logits.detach().masked_fill(~mask, -torch.inf)
+    least = known.topk(count, dim=1).values[:, -1:]
+    return mask & (known >= least)  # untrained, all tokens are alike: none is left out

@@ -209,6 +209,12 @@ def build_stage(recipe: Recipe, folder: Path, settings: LoaderSettings) -> nn.Mo
     if recipe.stage == "image_text":
         model, tokenizer = build_image_text(recipe, folder, settings)
         return ImageTextStage(model, tokenizer, recipe, LABELS, COLORS)
+    has_votes = network_config(recipe).grounding_votes
+    if recipe.stage == "joint" and recipe.losses.grounding and has_votes:
+        raise ValueError(
+            "model.grounding_votes: expected false in the joint stage, which does not teach "
+            "votes, got true; set it in the words stage"
+        )
     network = build_model(recipe, folder, settings)
     if recipe.stage == "words":
         return WordsStage(network, recipe)

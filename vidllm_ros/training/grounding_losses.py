@@ -268,8 +268,8 @@ def vote_losses(
         evidence: share of each token's patches that show each target, (B, M, O).
 
     Returns:
-        distance along the three axes, summed, and cross-entropy against the share of a token's
-        patches that show its thing; scalars.
+        distance along the three axes, summed, of tokens half of whose patches show one thing, and
+        cross-entropy of being such a token; scalars.
     """
     center = votes.center.new_zeros(len(targets), evidence.shape[2], 3)
     for i, target in enumerate(targets):
@@ -283,7 +283,7 @@ def vote_losses(
     weight = shows / alike
     count = at_least_one(shared_count(weight.sum()))
     seen = functional.binary_cross_entropy_with_logits(
-        votes.logits, share.clamp(0.0, 1.0), reduction="none"
+        votes.logits, shows.to(votes.logits), reduction="none"
     )
     return (away * weight).sum() / count, masked_mean(seen, mask)
 

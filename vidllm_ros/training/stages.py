@@ -132,11 +132,6 @@ class JointStage(nn.Module):
         super().__init__()
         self.model = model
         self.recipe = recipe
-        if model.config.grounding_votes and recipe.losses.grounding:
-            raise ValueError(
-                "model.grounding_votes: expected false in the joint stage, which does not teach "
-                "votes, got true; set it in the words stage"
-            )
         asks = recipe.losses.oracle_label or recipe.losses.oracle_color
         has_oracle = bool(colors and asks)
         self.oracle = OracleTeacher(model.config.width, labels, colors) if has_oracle else None

@@ -131,7 +131,9 @@ def box_and_phrase_losses(
     weights = recipe.losses
     boxes = weights.boxes
     proposals = model.grounding.propose(scene.for_boxes)
-    if proposals.votes is not None and evidence is not None:
+    if proposals.votes is not None:
+        if evidence is None:
+            raise ValueError("box_evidence: expected what teaches the votes, got None")
         away, thing = grounding.vote_losses(
             proposals.votes, scene.for_boxes.mask, targets, evidence
         )

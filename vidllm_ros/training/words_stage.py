@@ -71,6 +71,15 @@ class PooledScene:
         )
 
 
+def with_shares(scene: PooledScene) -> PooledScene:
+    """Return a scene remembered before fine tokens had evidence, which only votes read."""
+    fine: tuple[Tensor, ...] = scene.fine or ()
+    if len(fine) != 2:
+        return scene
+    nobody = torch.zeros(len(fine[0]), len(scene.targets), device=fine[0].device)
+    return replace(scene, fine=(fine[0], fine[1], nobody))
+
+
 class WordsStage(nn.Module):
     """Freeze the geometry, replay pooled scenes, teach the language branch.
 
@@ -84,6 +93,14 @@ class WordsStage(nn.Module):
         self.model = model
         self.recipe = recipe
         self.buffer: list[PooledScene] = []
+        boxes = recipe.losses.boxes
+        is_taught = recipe.losses.grounding and boxes.vote and boxes.thing
+        if model.config.grounding_votes and not is_taught:
+            raise ValueError(
+                "losses.grounding, boxes.vote, boxes.thing: expected all above 0 with "
+                f"model.grounding_votes, got {recipe.losses.grounding}, {boxes.vote}, "
+                f"{boxes.thing}; queries would follow votes that nobody taught"
+            )
         model.requires_grad_(False)
         for name in LEARNING:
             getattr(model, name).requires_grad_(True)
@@ -94,8 +111,10 @@ class WordsStage(nn.Module):
 
     def set_extra_state(self, state: list[PooledScene]) -> None:
         # Scenes remembered by a network that pooled otherwise are not what this one reads.
-        parts = 3 if self.model.config.grounding_tokens else 0
-        self.buffer = [scene for scene in state if len(scene.fine or ()) == parts]
+        config = self.model.config
+        parts = 3 if config.grounding_tokens else 0
+        kept = state if config.grounding_votes else [with_shares(scene) for scene in state]
+        self.buffer = [scene for scene in kept if len(scene.fine or ()) == parts]
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -153,13 +172,11 @@ class WordsStage(nn.Module):
         )
         config = self.model.config
         evidence = pool_voxels(flat, config.voxel_size_m, config.max_scene_tokens)
-        if evidence.mask.shape != scene.mask.shape:
-            raise AssertionError("evidence and tokens were pooled differently")
+        check_pooled_alike(evidence, scene)
         fine: list[tuple[Tensor, Tensor, Tensor] | None] = [None] * len(targets)
         if scene.fine is not None:
             shares = pool_voxels(flat, config.voxel_size_m, config.grounding_tokens)
-            if shares.mask.shape != scene.fine.mask.shape:
-                raise AssertionError("evidence and fine tokens were pooled differently")
+            check_pooled_alike(shares, scene.fine)
             fine = [
                 (*scene.fine.of_scene(i), shares.of_scene(i)[0][:, : len(target)])
                 for i, target in enumerate(targets)
@@ -174,6 +191,13 @@ class WordsStage(nn.Module):
             )
             for i, target in enumerate(targets)
         ]
+
+
+def check_pooled_alike(evidence: ScenePatches, scene: ScenePatches) -> None:
+    """Evidence is pooled by itself: row by row it must be the tokens' own."""
+    is_alike = evidence.mask.shape == scene.mask.shape and torch.equal(evidence.mask, scene.mask)
+    if not is_alike or not torch.equal(evidence.positions, scene.positions):
+        raise AssertionError("evidence and tokens were pooled differently")
 
 
 def shows(patch_objects: Tensor, targets: Sequence[BoxTargets]) -> Tensor:
