@@ -171,3 +171,13 @@ def test_votes_by_hand():
     nothing = g.vote_losses(votes, mask, [boxes(0, 0)], torch.zeros(1, 5, 1))
     wrong = np.log1p(np.exp([2.0, -1.0, 0.5, 1.0])).mean()
     assert [loss.item() for loss in nothing] == pytest.approx([0.0, wrong])
+
+
+def test_an_object_may_have_several_queries():
+    target = boxes(2, 0)
+    pairs = [(torch.tensor([4, 1, 7, 2]), torch.tensor([0, 1, 0, 1]))]
+    wanted, _ = g.match_targets(
+        pairs, [target], [((10,), (11,), (10, 11))], (1, 3, 8), torch.device("cpu")
+    )
+    named = [wanted[0, row].nonzero().flatten().tolist() for row in range(3)]
+    assert named == [[4, 7], [1, 2], [1, 2, 4, 7]]

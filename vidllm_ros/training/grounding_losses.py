@@ -298,7 +298,7 @@ def match_targets(
     """Which queries each phrase means, (B, R, Q) of 0 and 1, and which rows are phrases, (B, R).
 
     Args:
-        pairs: query and object indices a scene, one to one.
+        pairs: query and object indices a scene; an object may have several queries.
         targets: objects a scene.
         phrases: per scene, per phrase, the ids of the objects it names; empty names none.
         shape: (B, R, Q).
@@ -307,15 +307,13 @@ def match_targets(
     wanted = torch.zeros(tuple(shape), device=device)
     real = torch.zeros(tuple(shape[:2]), dtype=torch.bool, device=device)
     for scene, ((queries, objects), target) in enumerate(zip(pairs, targets, strict=True)):
-        query_of = {
-            target.object_ids[int(o)]: int(q)
-            for q, o in zip(queries.tolist(), objects.tolist(), strict=True)
-        }
+        queries_of: dict[int, list[int]] = {}
+        for query, thing in zip(queries.tolist(), objects.tolist(), strict=True):
+            queries_of.setdefault(target.object_ids[thing], []).append(query)
         for row, ids in enumerate(phrases[scene][: shape[1]]):
             real[scene, row] = True
             for object_id in ids:
-                if object_id in query_of:
-                    wanted[scene, row, query_of[object_id]] = 1.0
+                wanted[scene, row, queries_of.get(object_id, [])] = 1.0
     return wanted, real
 
 

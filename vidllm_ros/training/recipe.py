@@ -141,6 +141,8 @@ class LossRecipe:
         contrast_patch, contrast_frame, contrast_caption: images with words, for the semantic
             teacher (image_text.py).
         match_repeats: queries an object gets at the inner decoder layers.
+        match_repeats_last: at the last one, whose boxes are reported and matched with phrases; of
+            several that lie on each other the best one is reported.
         boxes: terms of the box losses.
     """
 
@@ -166,6 +168,7 @@ class LossRecipe:
     contrast_frame: float = 1.0
     contrast_caption: float = 1.0
     match_repeats: int = 3
+    match_repeats_last: int = 1
     boxes: GroundingWeights = field(default_factory=GroundingWeights)
 
     def __post_init__(self) -> None:

@@ -147,7 +147,7 @@ def box_and_phrase_losses(
             proposals.mask,
             targets,
             boxes,
-            1 if is_last else weights.match_repeats,
+            weights.match_repeats_last if is_last else weights.match_repeats,
         )
         share = weights.grounding / len(proposals.layers)
         terms.add(f"boxes_{number}", result.total(boxes), share)
