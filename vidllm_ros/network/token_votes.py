@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vidllm_ros.network.layers import Mlp
 from vidllm_ros.network.query_attention import NeighbourAttention, QueriedScene
 
-NEIGHBOURS = 16
+NEIGHBOURS = 8  # about a square of three by three voxels
 
 
 @dataclass(frozen=True)
