@@ -289,3 +289,43 @@ def test_boxes_come_from_the_fine_tokens_where_a_scene_has_them(model, scene):
     box = model.detect(fine, threshold=0.0)[0]
     assert model.score_boxes(fine, [box], "the table").shape == (1,)
     assert model.describe(fine, box, 3).boxes == (box,)
+
+
+def test_a_second_look_multiplies_by_what_lies_in_the_box(model, scene):
+    plain = {tuple(b.center): b.score for b in model.ground(scene, "a chair", 0.0, 99)}
+    model.config.grounding_second_look = 0.5
+    model._scenes.clear()
+    found = model.ground(scene, "a chair", 0.0, 99)
+    again = model.score_boxes(scene, found, "a chair")
+    both = [box for box in found if tuple(box.center) in plain]
+    assert both
+    for box, inside in zip(found, again, strict=True):
+        if tuple(box.center) in plain:
+            wanted = plain[tuple(box.center)] * np.sqrt(inside)
+            assert box.score == pytest.approx(wanted, rel=1e-3)
+
+
+def test_boxes_of_one_label_that_overlap_are_reported_as_their_mean(model, scene):
+    with torch.inference_mode():
+        state = scene_queries.scene_state(model, scene)
+        last = state.proposals.last
+        count = last.center.shape[1]
+        last.center.copy_(10.0 * torch.arange(count)[None, :, None].expand(-1, -1, 3))
+        last.log_size.zero_()
+        last.rotation.copy_(torch.eye(3))
+        last.center[0, 1] = last.center[0, 0] + torch.tensor([0.2, 0.0, 0.0])
+        last.center[0, 2] = last.center[0, 0] + torch.tensor([0.0, 0.2, 0.0])
+        last.log_size[0, 1] = np.log(1.2)
+    scores = np.full(count, 0.01, np.float32)
+    scores[:3] = 0.6, 0.2, 0.3
+    labels = ["chair", "chair", "table", *["lamp"] * (count - 3)]
+    single = scene_queries._pick(model, state, scores, labels, 0.1, 9)
+    model.config.grounding_fusion = 0.25
+    fused = scene_queries._pick(model, state, scores, labels, 0.1, 9)
+    assert len(single) == len(fused) == 1
+    shift = np.linalg.norm(fused[0].center - single[0].center)
+    assert shift == pytest.approx(0.2 * 0.2 / 0.8, abs=1e-5)  # the table's box takes no part
+    np.testing.assert_allclose(fused[0].size, (0.6 * 1.0 + 0.2 * 1.2) / 0.8, rtol=1e-5)
+    assert fused[0].score == single[0].score == pytest.approx(0.6)
+    nothing = scene_queries._pick(model, state, 0 * scores, labels, 0.0, 9)
+    assert all(np.isfinite(box.center).all() for box in nothing)

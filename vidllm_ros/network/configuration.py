@@ -70,6 +70,10 @@ class VidLLMConfig(PretrainedConfig):
         grounding_neighbours: nearest tokens a query looks at, by layer; the last one repeats.
         grounding_votes: tokens vote for the middles of things, and queries begin there; taught by
             the words stage.
+        grounding_second_look: weight of what lies in a proposed box, as `score_boxes` sees it,
+            beside what its query knows, in log-probabilities; 0 leaves it out.
+        grounding_fusion: overlap (IoU) from which boxes of one label are reported as one, their
+            mean by score; 0 reports the best as it is.
         grounding_threshold: score from which a box is reported where the caller names none.
         metric_trains_encoder: the metric-depth loss may change the encoder.
         language_trains_encoder: language and grounding losses may change the encoder; they
@@ -129,6 +133,8 @@ class VidLLMConfig(PretrainedConfig):
         grounding_tokens: int = 0,
         grounding_neighbours: tuple[int, ...] = (16, 32, 64, 128),
         grounding_votes: bool = False,
+        grounding_second_look: float = 0.0,
+        grounding_fusion: float = 0.0,
         grounding_threshold: float = 0.3,
         metric_trains_encoder: bool = True,
         language_trains_encoder: bool = True,
@@ -183,6 +189,8 @@ class VidLLMConfig(PretrainedConfig):
         self.grounding_tokens = grounding_tokens
         self.grounding_neighbours = list(grounding_neighbours)
         self.grounding_votes = grounding_votes
+        self.grounding_second_look = grounding_second_look
+        self.grounding_fusion = grounding_fusion
         self.grounding_threshold = grounding_threshold
         self.metric_trains_encoder = metric_trains_encoder
         self.language_trains_encoder = language_trains_encoder
@@ -211,6 +219,15 @@ class VidLLMConfig(PretrainedConfig):
                 raise ValueError(
                     f"{name}: expected four ascending indices below {depth}, got {layers}"
                 )
+        self._check_grounding()
+        if self.metric_focal < 0:
+            raise ValueError(f"metric_focal: expected 0 or above, got {self.metric_focal}")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size: expected a multiple of {self.patch_size} px, got {self.image_size}"
+            )
+
+    def _check_grounding(self) -> None:
         if not self.grounding_neighbours or min(self.grounding_neighbours) < 1:
             got = self.grounding_neighbours
             raise ValueError(f"grounding_neighbours: expected counts of at least 1, got {got}")
@@ -219,16 +236,15 @@ class VidLLMConfig(PretrainedConfig):
                 "grounding_votes: expected false with voxel_size_m 0, where every token would "
                 "look at every other of tens of thousands, got true"
             )
-        if self.metric_focal < 0:
-            raise ValueError(f"metric_focal: expected 0 or above, got {self.metric_focal}")
+        if self.grounding_second_look < 0 or not 0 <= self.grounding_fusion < 1:
+            raise ValueError(
+                "grounding_second_look, grounding_fusion: expected 0 or above, and an IoU from 0 "
+                f"to below 1, got {self.grounding_second_look}, {self.grounding_fusion}"
+            )
         if self.grounding_tokens and self.grounding_tokens < self.max_scene_tokens:
             raise ValueError(
                 f"grounding_tokens: expected 0 or at least max_scene_tokens "
                 f"({self.max_scene_tokens}), got {self.grounding_tokens}"
-            )
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size: expected a multiple of {self.patch_size} px, got {self.image_size}"
             )
 
     @property

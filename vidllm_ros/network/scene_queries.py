@@ -55,6 +55,7 @@ class SceneState:
         T_world_scene: from the positions' frame to the window's world, (4, 4), m.
         prefix: keys and values of the language model.
         proposals: boxes before any phrase; None where the scene has no token.
+        inside: features of what lies in them, (1, Q, G), where they are looked at twice.
         label_scores: of label sets asked before, each (V, Q).
     """
 
@@ -62,6 +63,7 @@ class SceneState:
     T_world_scene: NDArray[np.float64]
     prefix: ScenePrefix
     proposals: Proposals | None
+    inside: Tensor | None = None
     label_scores: dict[tuple[str, ...], NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -118,7 +120,12 @@ def scene_state(model: VidLLM, scene: SceneContext) -> SceneState:
         prefix = model.language.encode_scene(model.projector(patches.tokens))
         has_tokens = bool(patches.for_boxes.mask.any())
         proposals = model.grounding.propose(patches.for_boxes) if has_tokens else None
-    state = SceneState(patches, scene.T_world_scene, prefix, proposals)
+        inside = None
+        if proposals is not None and model.config.grounding_second_look:
+            last = proposals.last
+            boxes = BoxBatch(last.center.float(), last.size.float(), last.rotation.float())
+            inside = model.box_features.features(patches.for_boxes, boxes)
+    state = SceneState(patches, scene.T_world_scene, prefix, proposals, inside)
     model._scenes.put(scene, state)
     return state
 
@@ -157,7 +164,7 @@ def answer(model: VidLLM, scene: SceneContext, question: str, max_new_tokens: in
         )
     boxes: tuple[GroundedBox, ...] = ()
     if state.proposals is not None:
-        scores = _match(model, state.proposals, loc)[0]
+        scores = _match(model, state, loc)[0]
         vocabulary = tuple(model.config.label_vocabulary)
         if vocabulary:
             best = _label_scores(model, state, vocabulary).argmax(axis=0)
@@ -263,18 +270,25 @@ def _phrases(
 def _proposal_scores(
     model: VidLLM, state: SceneState, phrases: Sequence[str]
 ) -> NDArray[np.float32]:
-    """Probability that a proposal is an object and the phrase names it, (R, Q)."""
-    assert state.proposals is not None
+    """How likely a proposal is an object and the phrase names it, (R, Q)."""
     with model.autocast():
         text, said = _phrases(model, state, phrases)
-    return _match(model, state.proposals, text.at_loc(said.hidden))
+    return _match(model, state, text.at_loc(said.hidden))
 
 
-def _match(model: VidLLM, proposals: Proposals, loc_hidden: Tensor) -> NDArray[np.float32]:
-    """Match states of <loc>, (1, R, D), with the boxes there are, (R, Q)."""
+def _match(model: VidLLM, state: SceneState, loc_hidden: Tensor) -> NDArray[np.float32]:
+    """Match states of <loc>, (1, R, D), with the boxes there are, (R, Q).
+
+    The query that proposed a box knows its surroundings; what lies in the box, pooled anew, says
+    better what it is (docs/log.md). Both count, the second by `grounding_second_look`.
+    """
+    assert state.proposals is not None
     with model.autocast():
-        logits = model.grounding.match(proposals.features, loc_hidden)
-    scores = logits[0].sigmoid() * proposals.last.objectness_logits[0].sigmoid()
+        logits = model.grounding.match(state.proposals.features, loc_hidden)
+        scores = logits[0].sigmoid() * state.proposals.last.objectness_logits[0].sigmoid()
+        if state.inside is not None:
+            again = model.grounding.match(state.inside, loc_hidden)[0].sigmoid()
+            scores = scores * again**model.config.grounding_second_look
     return np.asarray(scores.float().cpu().numpy(), np.float32)
 
 
@@ -312,32 +326,44 @@ def _pick(
     threshold: float | None,
     max_boxes: int,
 ) -> tuple[GroundedBox, ...]:
-    """Threshold, sort and suppress overlapping boxes (axis-aligned IoU in the scene's frame)."""
+    """Threshold, sort and suppress overlapping boxes (axis-aligned IoU in the scene's frame).
+
+    Where the config fuses, what is reported is the mean, by score, of the best box and those of
+    its label that overlap it: their errors differ, as their queries do.
+    """
     assert state.proposals is not None
-    proposals = state.proposals
     least = model.config.grounding_threshold if threshold is None else threshold
-    last = proposals.last
+    fusion = model.config.grounding_fusion
+    last = state.proposals.last
     centers, sizes, rotations = (
         value[0].double().cpu().numpy() for value in (last.center, last.size, last.rotation)
     )
-    real = proposals.mask[0].cpu().numpy()
+    real = state.proposals.mask[0].cpu().numpy()
     quats = quat_xyzw_from_matrix(rotations)
-    kept: list[GroundedBox] = []
-    bounds: list[NDArray[np.float64]] = []
-    for index in np.argsort(-scores, kind="stable"):
-        if len(kept) >= max_boxes or scores[index] < least:
-            break
-        if not real[index]:
-            continue
-        box = GroundedBox(
+    boxes = [
+        GroundedBox(
             label=labels[index],
             score=float(scores[index]),
             center=centers[index],
             size=sizes[index],
             quat_xyzw=quats[index],
         )
-        own = aabb_of(box)
-        if not bounds or aabb_iou(own, np.stack(bounds)).max() <= MAX_OVERLAP:
-            kept.append(box)
-            bounds.append(own)
-    return tuple(transform_boxes(state.T_world_scene, kept))
+        for index in range(len(scores))
+    ]
+    bounds = np.stack([aabb_of(box) for box in boxes])
+    kept: list[int] = []
+    found: list[GroundedBox] = []
+    for index in np.argsort(-scores, kind="stable"):
+        if len(kept) >= max_boxes or scores[index] < least:
+            break
+        overlap = aabb_iou(bounds[index], bounds)[0]
+        if not real[index] or (kept and overlap[kept].max() > MAX_OVERLAP):
+            continue
+        kept.append(int(index))
+        box = boxes[index]
+        if fusion and box.score > 0:
+            alike = real & (overlap >= fusion) & np.array([b.label == box.label for b in boxes])
+            weight = np.where(alike, scores, 0.0)[:, None] / scores[alike].sum()
+            box = replace(box, center=(weight * centers).sum(0), size=(weight * sizes).sum(0))
+        found.append(box)
+    return tuple(transform_boxes(state.T_world_scene, found))
