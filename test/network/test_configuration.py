@@ -17,8 +17,7 @@ from vidllm_ros.network.configuration import VidLLMConfig
         ({"grounding_tokens": -8}, "grounding_tokens: expected 0 or at least"),
         ({"grounding_neighbours": []}, "grounding_neighbours: expected counts of at least 1"),
         ({"grounding_neighbours": [16, 0]}, "grounding_neighbours: expected counts"),
-        ({"grounding_second_look": -0.1}, "grounding_second_look, grounding_fusion: expected 0"),
-        ({"grounding_fusion": 1.0}, "grounding_second_look, grounding_fusion: expected 0"),
+        ({"grounding_fusion": 1.0}, "grounding_fusion: expected an IoU from 0 to below 1"),
         ({"grounding_votes": True, "voxel_size_m": 0.0}, "grounding_votes: expected false"),
     ],
 )

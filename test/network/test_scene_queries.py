@@ -291,20 +291,6 @@ def test_boxes_come_from_the_fine_tokens_where_a_scene_has_them(model, scene):
     assert model.describe(fine, box, 3).boxes == (box,)
 
 
-def test_a_second_look_multiplies_by_what_lies_in_the_box(model, scene):
-    plain = {tuple(b.center): b.score for b in model.ground(scene, "a chair", 0.0, 99)}
-    model.config.grounding_second_look = 0.5
-    model._scenes.clear()
-    found = model.ground(scene, "a chair", 0.0, 99)
-    again = model.score_boxes(scene, found, "a chair")
-    both = [box for box in found if tuple(box.center) in plain]
-    assert both
-    for box, inside in zip(found, again, strict=True):
-        if tuple(box.center) in plain:
-            wanted = plain[tuple(box.center)] * np.sqrt(inside)
-            assert box.score == pytest.approx(wanted, rel=1e-3)
-
-
 def test_boxes_of_one_label_that_overlap_are_reported_as_their_mean(model, scene):
     with torch.inference_mode():
         state = scene_queries.scene_state(model, scene)

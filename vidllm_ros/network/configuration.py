@@ -70,8 +70,6 @@ class VidLLMConfig(PretrainedConfig):
         grounding_neighbours: nearest tokens a query looks at, by layer; the last one repeats.
         grounding_votes: tokens vote for the middles of things, and queries begin there; taught by
             the words stage.
-        grounding_second_look: weight of what lies in a proposed box, as `score_boxes` sees it,
-            beside what its query knows, in log-probabilities; 0 leaves it out.
         grounding_fusion: overlap (IoU) from which boxes of one label are reported as one, their
             mean by score; 0 reports the best as it is.
         grounding_threshold: score from which a box is reported where the caller names none.
@@ -133,7 +131,6 @@ class VidLLMConfig(PretrainedConfig):
         grounding_tokens: int = 0,
         grounding_neighbours: tuple[int, ...] = (16, 32, 64, 128),
         grounding_votes: bool = False,
-        grounding_second_look: float = 0.0,
         grounding_fusion: float = 0.0,
         grounding_threshold: float = 0.3,
         metric_trains_encoder: bool = True,
@@ -189,7 +186,6 @@ class VidLLMConfig(PretrainedConfig):
         self.grounding_tokens = grounding_tokens
         self.grounding_neighbours = list(grounding_neighbours)
         self.grounding_votes = grounding_votes
-        self.grounding_second_look = grounding_second_look
         self.grounding_fusion = grounding_fusion
         self.grounding_threshold = grounding_threshold
         self.metric_trains_encoder = metric_trains_encoder
@@ -236,11 +232,9 @@ class VidLLMConfig(PretrainedConfig):
                 "grounding_votes: expected false with voxel_size_m 0, where every token would "
                 "look at every other of tens of thousands, got true"
             )
-        if self.grounding_second_look < 0 or not 0 <= self.grounding_fusion < 1:
-            raise ValueError(
-                "grounding_second_look, grounding_fusion: expected 0 or above, and an IoU from 0 "
-                f"to below 1, got {self.grounding_second_look}, {self.grounding_fusion}"
-            )
+        if not 0 <= self.grounding_fusion < 1:
+            got_iou = self.grounding_fusion
+            raise ValueError(f"grounding_fusion: expected an IoU from 0 to below 1, got {got_iou}")
         if self.grounding_tokens and self.grounding_tokens < self.max_scene_tokens:
             raise ValueError(
                 f"grounding_tokens: expected 0 or at least max_scene_tokens "

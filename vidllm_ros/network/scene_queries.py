@@ -55,7 +55,6 @@ class SceneState:
         T_world_scene: from the positions' frame to the window's world, (4, 4), m.
         prefix: keys and values of the language model.
         proposals: boxes before any phrase; None where the scene has no token.
-        inside: features of what lies in them, (1, Q, G), where they are looked at twice.
         label_scores: of label sets asked before, each (V, Q).
     """
 
@@ -63,7 +62,6 @@ class SceneState:
     T_world_scene: NDArray[np.float64]
     prefix: ScenePrefix
     proposals: Proposals | None
-    inside: Tensor | None = None
     label_scores: dict[tuple[str, ...], NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -120,12 +118,7 @@ def scene_state(model: VidLLM, scene: SceneContext) -> SceneState:
         prefix = model.language.encode_scene(model.projector(patches.tokens))
         has_tokens = bool(patches.for_boxes.mask.any())
         proposals = model.grounding.propose(patches.for_boxes) if has_tokens else None
-        inside = None
-        if proposals is not None and model.config.grounding_second_look:
-            last = proposals.last
-            boxes = BoxBatch(last.center.float(), last.size.float(), last.rotation.float())
-            inside = model.box_features.features(patches.for_boxes, boxes)
-    state = SceneState(patches, scene.T_world_scene, prefix, proposals, inside)
+    state = SceneState(patches, scene.T_world_scene, prefix, proposals)
     model._scenes.put(scene, state)
     return state
 
@@ -164,7 +157,7 @@ def answer(model: VidLLM, scene: SceneContext, question: str, max_new_tokens: in
         )
     boxes: tuple[GroundedBox, ...] = ()
     if state.proposals is not None:
-        scores = _match(model, state, loc)[0]
+        scores = _match(model, state.proposals, loc)[0]
         vocabulary = tuple(model.config.label_vocabulary)
         if vocabulary:
             best = _label_scores(model, state, vocabulary).argmax(axis=0)
@@ -270,25 +263,18 @@ def _phrases(
 def _proposal_scores(
     model: VidLLM, state: SceneState, phrases: Sequence[str]
 ) -> NDArray[np.float32]:
-    """How likely a proposal is an object and the phrase names it, (R, Q)."""
-    with model.autocast():
-        text, said = _phrases(model, state, phrases)
-    return _match(model, state, text.at_loc(said.hidden))
-
-
-def _match(model: VidLLM, state: SceneState, loc_hidden: Tensor) -> NDArray[np.float32]:
-    """Match states of <loc>, (1, R, D), with the boxes there are, (R, Q).
-
-    The query that proposed a box knows its surroundings; what lies in the box, pooled anew, says
-    better what it is (docs/log.md). Both count, the second by `grounding_second_look`.
-    """
+    """Probability that a proposal is an object and the phrase names it, (R, Q)."""
     assert state.proposals is not None
     with model.autocast():
-        logits = model.grounding.match(state.proposals.features, loc_hidden)
-        scores = logits[0].sigmoid() * state.proposals.last.objectness_logits[0].sigmoid()
-        if state.inside is not None:
-            again = model.grounding.match(state.inside, loc_hidden)[0].sigmoid()
-            scores = scores * again**model.config.grounding_second_look
+        text, said = _phrases(model, state, phrases)
+    return _match(model, state.proposals, text.at_loc(said.hidden))
+
+
+def _match(model: VidLLM, proposals: Proposals, loc_hidden: Tensor) -> NDArray[np.float32]:
+    """Match states of <loc>, (1, R, D), with the boxes there are, (R, Q)."""
+    with model.autocast():
+        logits = model.grounding.match(proposals.features, loc_hidden)
+    scores = logits[0].sigmoid() * proposals.last.objectness_logits[0].sigmoid()
     return np.asarray(scores.float().cpu().numpy(), np.float32)
 
 
