@@ -313,5 +313,9 @@ def test_boxes_of_one_label_that_overlap_are_reported_as_their_mean(model, scene
     assert shift == pytest.approx(0.2 * 0.2 / 0.8, abs=1e-5)  # the table's box takes no part
     np.testing.assert_allclose(fused[0].size, (0.6 * 1.0 + 0.2 * 1.2) / 0.8, rtol=1e-5)
     assert fused[0].score == single[0].score == pytest.approx(0.6)
+    with torch.inference_mode():  # apart by less than what is suppressed, alike once averaged
+        last.center[0, 1, 0] = last.center[0, 0, 0] + 0.5
+    once = scene_queries._pick(model, state, scores, ["chair"] * count, 0.1, 9)
+    assert len(once) == 1
     nothing = scene_queries._pick(model, state, 0 * scores, labels, 0.0, 9)
     assert all(np.isfinite(box.center).all() for box in nothing)

@@ -337,19 +337,21 @@ def _pick(
         for index in range(len(scores))
     ]
     bounds = np.stack([aabb_of(box) for box in boxes])
-    kept: list[int] = []
-    found: list[GroundedBox] = []
+    kept: list[GroundedBox] = []
+    taken: list[NDArray[np.float64]] = []
     for index in np.argsort(-scores, kind="stable"):
         if len(kept) >= max_boxes or scores[index] < least:
             break
-        overlap = aabb_iou(bounds[index], bounds)[0]
-        if not real[index] or (kept and overlap[kept].max() > MAX_OVERLAP):
+        if not real[index]:
             continue
-        kept.append(int(index))
-        box = boxes[index]
+        box, own = boxes[index], bounds[index]
         if fusion and box.score > 0:
-            alike = real & (overlap >= fusion) & np.array([b.label == box.label for b in boxes])
+            alike = real & np.array([other.label == box.label for other in boxes])
+            alike &= aabb_iou(own, bounds)[0] >= fusion
             weight = np.where(alike, scores, 0.0)[:, None] / scores[alike].sum()
             box = replace(box, center=(weight * centers).sum(0), size=(weight * sizes).sum(0))
-        found.append(box)
-    return tuple(transform_boxes(state.T_world_scene, found))
+            own = aabb_of(box)
+        if not taken or aabb_iou(own, np.stack(taken)).max() <= MAX_OVERLAP:
+            kept.append(box)
+            taken.append(own)
+    return tuple(transform_boxes(state.T_world_scene, kept))
