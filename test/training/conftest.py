@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from vidllm_ros.data.samples import Caption, Question, Reference, SceneObject, SceneSample
-from vidllm_ros.data.scene_batch import LoaderSettings
+from vidllm_ros.data.scene_batch import LoaderSettings, SceneBatch, batch_samples
 from vidllm_ros.data.synthrooms import LABELS
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.structures import Frames, GroundedBox
-from vidllm_ros.training import build, recipe
+from vidllm_ros.training import build, optimizer, recipe
+from vidllm_ros.training.checkpoint import CHECKPOINT
+from vidllm_ros.training.stage_output import StageOutput
 
 COLORS = ("red", "blue")
 TINY = {
@@ -151,3 +154,41 @@ def tiny_model(tiny_settings) -> VidLLM:
     network.language.attach_tokenizer(build.build_tokenizer(texts, 300))
     build.prepare_for_scratch(network)
     return network.train()
+
+
+@pytest.fixture
+def saved_run(tiny_model) -> Callable[..., Path]:
+    """Write a run's folder with the tiny network, and heads beside it, as a stage leaves it."""
+
+    def save(home: Path, **heads: torch.Tensor) -> Path:
+        tiny_model.config.save_pretrained(home / "model")
+        tiny_model.language.tokenizer.save_pretrained(home / "model")
+        stage = {f"model.{name}": value for name, value in tiny_model.state_dict().items()}
+        torch.save({"stage": {**stage, **heads}}, home / CHECKPOINT)
+        return home
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def learn() -> Callable[..., list[StageOutput]]:
+    """Take some steps on one batch, and return what each gave."""
+
+    def take(
+        stage: torch.nn.Module, batch: SceneBatch, steps: int, lr: float = 3e-3
+    ) -> list[StageOutput]:
+        made = recipe.OptimizerRecipe(lr=lr, schedule="constant", warmup=0.01)
+        mover, outputs = optimizer.Optimizer(stage, made), []
+        for _ in range(steps):
+            outputs.append(stage(batch, 0.0))
+            outputs[-1].loss.backward()
+            mover.step(0.5)
+        return outputs
+
+    return take
+
+
+@pytest.fixture
+def batch(make_sample, tiny_settings) -> SceneBatch:
+    rngs = [np.random.default_rng(i) for i in range(2)]
+    return batch_samples([make_sample(0), make_sample(1)], tiny_settings, 0, rngs)

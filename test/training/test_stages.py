@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,7 +14,6 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from vidllm_ros.cli import train as train_command
-from vidllm_ros.data.scene_batch import SceneBatch, batch_samples
 from vidllm_ros.data.synthrooms import LABELS
 from vidllm_ros.data.synthrooms.storage import save_sample
 from vidllm_ros.network.configuration import VidLLMConfig
@@ -37,12 +35,6 @@ COLORS = ("red", "blue")
 @pytest.fixture
 def model(tiny_model: VidLLM) -> VidLLM:
     return tiny_model
-
-
-@pytest.fixture
-def batch(make_sample, tiny_settings) -> SceneBatch:
-    rngs = [np.random.default_rng(i) for i in range(2)]
-    return batch_samples([make_sample(0), make_sample(1)], tiny_settings, 0, rngs)
 
 
 @pytest.fixture
@@ -180,20 +172,15 @@ def test_recipes_of_the_repository_are_whole():
         assert VidLLMConfig(**dict(made.model)).patch_size == 14
 
 
-def test_words_learn_from_frozen_geometry_and_look_at_the_evidence(model, batch, make_recipe):
+def test_words_learn_from_frozen_geometry_and_look_at_the_evidence(
+    model, batch, make_recipe, learn
+):
     made = make_recipe(
         losses=recipe.LossRecipe(guide_evidence=1.0), evidence_layer=1, replay_scenes=3
     )
     before = {name: value.clone() for name, value in model.state_dict().items()}
     stage = words_stage.WordsStage(model, made)
-    mover = optimizer.Optimizer(
-        stage, recipe.OptimizerRecipe(lr=3e-3, schedule="constant", warmup=0.01)
-    )
-    outputs = []
-    for _ in range(25):
-        outputs.append(stage(batch, 0.0))
-        outputs[-1].loss.backward()
-        mover.step(0.5)
+    outputs = learn(stage, batch, 25)
     assert [o.scenes for o in outputs[:2]] == [2, 3]
     for term in ("language", "guide_evidence", "given_match"):
         assert outputs[-1].terms[term] < 0.7 * outputs[0].terms[term], term
@@ -270,20 +257,13 @@ def voting(model: VidLLM) -> VidLLM:
 
 
 @pytest.mark.parametrize("has_fine", [False, True])
-def test_the_words_stage_teaches_votes(model, batch, make_recipe, has_fine):
+def test_the_words_stage_teaches_votes(model, batch, make_recipe, learn, has_fine):
     model = voting(model)
     if has_fine:
         model.patches.fine_cap = model.config.grounding_tokens = 10_000
         model.patches.voxel_m = model.config.voxel_size_m = 0.05
     stage = words_stage.WordsStage(model, make_recipe(replay_scenes=3))
-    mover = optimizer.Optimizer(
-        stage, recipe.OptimizerRecipe(lr=3e-3, schedule="constant", warmup=0.01)
-    )
-    outputs = []
-    for _ in range(25):
-        outputs.append(stage(batch, 0.0))
-        outputs[-1].loss.backward()
-        mover.step(0.5)
+    outputs = learn(stage, batch, 25)
     assert outputs[-1].terms["vote"] < 0.5 * outputs[0].terms["vote"]
     assert outputs[-1].terms["thing"] < 0.85 * outputs[0].terms["thing"]
     boxes = replace(stage.recipe.losses.boxes, thing=0.0)

@@ -3,27 +3,16 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModel
 
-from vidllm_ros.data.scene_batch import SceneBatch, batch_samples
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.encoder import Encoder
 from vidllm_ros.network.vidllm import VidLLM
-from vidllm_ros.training import (
-    build,
-    distillation,
-    image_text,
-    optimizer,
-    recipe,
-    stages,
-    teachers,
-)
-from vidllm_ros.training.checkpoint import CHECKPOINT
+from vidllm_ros.training import build, image_text, optimizer, recipe, stages, teachers
 
 COLORS = ("red", "blue")
 TINY_CLIP = {
@@ -48,12 +37,6 @@ TINY_CLIP = {
         "pad_token_id": 0,
     },
 }
-
-
-@pytest.fixture
-def batch(make_sample, tiny_settings) -> SceneBatch:
-    rngs = [np.random.default_rng(i) for i in range(2)]
-    return batch_samples([make_sample(0), make_sample(1)], tiny_settings, 0, rngs)
 
 
 def frames() -> torch.Tensor:
@@ -161,15 +144,8 @@ def image_text_stage(make_sample, tiny_settings) -> image_text.ImageTextStage:
     )
 
 
-def test_images_and_words_find_each_other(image_text_stage, batch):
-    mover = optimizer.Optimizer(
-        image_text_stage, recipe.OptimizerRecipe(lr=3e-3, schedule="constant", warmup=0.01)
-    )
-    outputs = []
-    for _ in range(40):
-        outputs.append(image_text_stage(batch, 0.0))
-        outputs[-1].loss.backward()
-        mover.step(0.5)
+def test_images_and_words_find_each_other(image_text_stage, batch, learn):
+    outputs = learn(image_text_stage, batch, 40)
     for term in ("contrast_patch", "contrast_caption"):
         assert outputs[-1].terms[term] < 0.5 * outputs[0].terms[term], term
     assert outputs[-1].terms["patch_top1"] > 0.9
@@ -238,12 +214,8 @@ def test_stage_one_moves_encoder_and_adapter_towards_its_teachers(
     assert not any(name.startswith("teachers") for name in stage.state_dict())
 
 
-def test_a_run_is_a_teacher_and_a_start(tmp_path, tiny_model, tiny_fields):
-    run = tmp_path / "run"
-    tiny_model.config.save_pretrained(run / "model")
-    tiny_model.language.tokenizer.save_pretrained(run / "model")
-    stage = {f"model.{name}": value for name, value in tiny_model.state_dict().items()}
-    torch.save({"stage": stage}, run / CHECKPOINT)
+def test_a_run_is_a_teacher_and_a_start(tmp_path, tiny_model, saved_run):
+    run = saved_run(tmp_path / "run")
     teacher = teachers.load_teacher(recipe.TeacherRecipe("encoder", str(run)))
     images = frames()
     with torch.no_grad():
@@ -287,115 +259,3 @@ def test_a_semantic_teacher_does_not_go_on_as_another(tmp_path):
     made = recipe.Recipe(stage="image_text", model={**TINY_CLIP, "vision_config": vision})
     with pytest.raises(ValueError, match="got other vision_config"):
         build.build_image_text(made, tmp_path / "model", build.loader_settings(made, 14))
-
-
-def saved_run(tiny_model, home, **heads):
-    tiny_model.config.save_pretrained(home / "model")
-    tiny_model.language.tokenizer.save_pretrained(home / "model")
-    stage = {f"model.{name}": value for name, value in tiny_model.state_dict().items()}
-    torch.save({"stage": {**stage, **heads}}, home / CHECKPOINT)
-
-
-@pytest.mark.parametrize("is_run", [True, False])
-def test_a_network_teaches_what_its_own_branch_reads(tmp_path, tiny_model, batch, is_run):
-    (tmp_path / "it").mkdir()
-    if is_run:
-        saved_run(tiny_model, tmp_path / "it")
-    else:
-        tiny_model.save_pretrained(tmp_path / "it")
-        tiny_model.language.tokenizer.save_pretrained(tmp_path / "it")
-    teacher = teachers.load_teacher(recipe.TeacherRecipe("network", str(tmp_path / "it")))
-    with torch.no_grad():
-        encoded = tiny_model.encoder(batch.images)
-        adapted = tiny_model.adapter(encoded.patch_tokens)
-    read = torch.stack([adapted.geometry, *encoded.levels])
-    assert torch.allclose(teacher(batch.images, encoded.grid), read, atol=1e-5)
-    made = recipe.Recipe(losses=recipe.LossRecipe(distil_structure=0.0))
-    stage = stages.DistilStage(tiny_model, teacher, None, made)
-    assert not list(stage.heads.parameters())  # nothing stands between teacher and student
-    assert stage(batch, 0.0).loss.item() == pytest.approx(0.0, abs=1e-5)
-
-
-def test_meaning_is_learnt_while_the_branch_keeps_what_it_reads(tmp_path, tiny_model, batch):
-    saved_run(tiny_model, tmp_path)
-    made = recipe.Recipe(
-        stage="distil",
-        init=str(tmp_path),
-        geometry_teacher=recipe.TeacherRecipe("network", str(tmp_path)),
-        semantic_teacher=recipe.TeacherRecipe("oracle"),
-        losses=recipe.LossRecipe(distil_structure=0.0, distil_geometry=5.0),
-    )
-    settings = build.loader_settings(made, 14)
-    apart = {}
-    for weight in (5.0, 0.0):
-        torch.manual_seed(0)
-        losses = replace(made.losses, distil_geometry=weight)
-        folder = tmp_path / f"run{weight}" / "model"
-        stage = build.build_stage(replace(made, losses=losses), folder, settings)
-        mover = optimizer.Optimizer(stage, recipe.OptimizerRecipe(lr=1e-3, schedule="constant"))
-        first = stage(batch, 0.0)
-        for _ in range(30):
-            output = stage(batch, 0.0)
-            output.loss.backward()
-            mover.step(0.5)
-        assert output.terms["oracle_label"] < 0.5 * first.terms["oracle_label"]
-        teacher = stage.teachers[0]
-        with torch.no_grad():
-            encoded = stage.model.encoder(batch.images)
-            read = distillation.branch_inputs(encoded, stage.model.adapter(encoded.patch_tokens))
-            taught = teacher(batch.images, encoded.grid)
-        far = (read - taught).square().sum(-1) / taught.square().sum(-1)  # lengths count
-        apart[weight] = far.mean((1, 2, 3))  # of each of the five
-    assert (apart[5.0] < 0.5 * apart[0.0]).all()
-
-
-def test_a_stage_takes_over_the_heads_of_the_run_it_starts_from(tmp_path, tiny_model):
-    made = recipe.Recipe(init=str(tmp_path), losses=recipe.LossRecipe(guide_ray=1.0))
-    settings = build.loader_settings(made, 14)
-    saved_run(tiny_model, tmp_path)
-    stage = build.build_stage(made, tmp_path / "a" / "model", settings)
-    kept = {f"oracle.{n}": torch.full_like(v, 0.25) for n, v in stage.oracle.state_dict().items()}
-    kept["oracle.color.weight"] = torch.zeros(3, 3)  # of another size: left as it begins
-    probe = next(iter(stage.probes.state_dict()))
-    kept[f"probes.{probe}"] = torch.full_like(stage.probes.state_dict()[probe], 0.5)
-    saved_run(tiny_model, tmp_path, **kept)
-    stage = build.build_stage(made, tmp_path / "b" / "model", settings)
-    assert (stage.oracle.label.weight == 0.25).all()
-    assert (stage.probes.state_dict()[probe] == 0.5).all()
-    assert stage.oracle.color.weight.shape != (3, 3)
-    assert torch.equal(stage.model.encoder.backbone.layernorm.weight,
-                       tiny_model.encoder.backbone.layernorm.weight)  # fmt: skip
-    words = replace(made, stage="words")
-    build.build_stage(words, tmp_path / "c" / "model", settings)  # has no such heads
-
-
-def test_a_damaged_or_other_network_is_no_teacher(tmp_path, tiny_model, tiny_fields, batch):
-    home = tmp_path / "it"
-    tiny_model.save_pretrained(home)
-    made = recipe.TeacherRecipe("network", str(home))
-    file = next(home.glob("*.safetensors"))
-    tensors = load_file(file)
-    lost = next(name for name in tensors if name.startswith("adapter."))
-    save_file({k: v for k, v in tensors.items() if k != lost}, file, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="adapter"):
-        teachers.load_teacher(made)
-    other = VidLLM(VidLLMConfig(**{**tiny_fields, "encoder_layers": [0, 0, 1, 1]}))
-    saved_run(tiny_model, tmp_path / "run")
-    teacher = teachers.load_teacher(replace(made, folder=str(tmp_path / "run")))
-    with pytest.raises(ValueError, match="of the student's encoder_layers"):
-        stages.DistilStage(other, teacher, None, recipe.Recipe())
-
-
-def test_patches_of_things_are_counted_alone(batch, tiny_model):
-    torch.manual_seed(0)
-    labels = int(batch.patch_labels.max()) + 1
-    oracle = distillation.OracleTeacher(8, labels, 2)
-    semantic = torch.randn(*batch.patch_labels.shape, 8)
-    objects = batch.patch_objects >= 0
-    assert objects.any()
-    assert not objects.all()
-    guess = oracle.label(oracle.norm(semantic)).argmax(-1)
-    pairs = zip(guess[objects].tolist(), batch.patch_labels[objects].tolist(), strict=True)
-    hits = [a == b for a, b in pairs if b >= 0]
-    counted = oracle.accuracy(semantic, batch.patch_labels, objects).item()
-    assert counted == pytest.approx(sum(hits) / len(hits))

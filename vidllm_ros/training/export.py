@@ -71,8 +71,8 @@ def export_model(
     model.language.attach_tokenizer(PreTrainedTokenizerFast.from_pretrained(home / MODEL_FOLDER))
     target.parent.mkdir(parents=True, exist_ok=True)
     values = sum(parameter.numel() for parameter in model.parameters())
-    # Twice as much room as a bundled model has: tied tables are counted twice here.
-    shard = MAX_SHARD_SIZE if 2 * values <= 2 * MAX_BUNDLED_BYTES else LARGE_SHARD
+    # Two bytes a value; tied tables are counted twice here, so twice the bundled size is small.
+    shard = MAX_SHARD_SIZE if values <= MAX_BUNDLED_BYTES else LARGE_SHARD
     with tempfile.TemporaryDirectory(dir=target.parent) as beside:
         model.save_pretrained(beside, dtype=torch.bfloat16, max_shard_size=shard)
         known = {**facts(home, saved), "weights": "averaged" if average else "last"}
