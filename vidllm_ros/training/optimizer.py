@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidllm_ros.training.muon import Muon
 from vidllm_ros.training.recipe import OptimizerRecipe
 from vidllm_ros.training.sharding import clip_norm, cut, cut_like, local
 
@@ -86,14 +87,7 @@ class Optimizer:
         self.parts: list[torch.optim.Optimizer] = [adamw]
         self.peaks = [recipe.lr]
         if matrices:
-            self.parts.append(
-                torch.optim.Muon(
-                    matrices,
-                    lr=recipe.muon_lr,
-                    weight_decay=recipe.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
-                )
-            )
+            self.parts.append(Muon(matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay))
             self.peaks.append(recipe.muon_lr)
 
     def step(self, progress: float) -> tuple[Tensor, float]:
