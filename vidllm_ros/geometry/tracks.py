@@ -103,8 +103,7 @@ def track_points(
         Tracks of two frames or more, with their sharpness; none where nothing can be followed.
     """
     width = images.shape[2]
-    contrast = cv2.createCLAHE(2.0, (4, 4))
-    gray = [contrast.apply(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) for image in images]
+    gray = equalised(images)
     levels = max(1, math.ceil(math.log2(max(width, 28) / 28)) + 1)
     apart = max(4, width // 28)
     ended = _Ended()
@@ -131,6 +130,15 @@ def track_points(
     frame, uv = np.concatenate(ended.frame), np.concatenate(ended.uv)
     sharp = sharpness(gray, frame, uv)
     return Tracks(frame, np.repeat(np.arange(len(lengths)), lengths), uv, sharp)
+
+
+def equalised(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Turn RGB images, (S, H, W, 3), into gray ones, (H, W), of like contrast everywhere."""
+    contrast = cv2.createCLAHE(2.0, (4, 4))
+    return [
+        np.asarray(contrast.apply(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), np.uint8)
+        for image in images
+    ]
 
 
 def follow(

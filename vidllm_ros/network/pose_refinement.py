@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from vidllm_ros.geometry.bundle_adjustment import Adjusted, Trust, adjust
 from vidllm_ros.geometry.corner_follower import tracks_of
 from vidllm_ros.geometry.pose_chain import MIN_SHARED, chain_poses, depth_at
-from vidllm_ros.geometry.tracks import Tracks, track_points
+from vidllm_ros.geometry.relink import relink
+from vidllm_ros.geometry.tracks import Tracks, equalised, track_points
 from vidllm_ros.network.metric_geometry import MetricGeometry
 from vidllm_ros.structures import Corners
 
@@ -77,7 +78,7 @@ def refine_poses(
         filled = np.where(valid[b], depth[b], middle).astype(np.float32)
         seconds = (np.asarray(stamps_ns[b], np.int64) - stamps_ns[b][0]) / 1e9
         tracks = _tracks(images[b], None if corners is None else corners[b])
-        found = _refine_window(tracks, filled, lens[b], poses[b], seconds, trust)
+        found = _refine_window(tracks, images[b], filled, lens[b], poses[b], seconds, trust)
         if found is not None:
             poses[b] = found.T_world_camera
             depth[b] *= found.depth_factor[:, None, None]
@@ -110,6 +111,7 @@ def _tracks(images: NDArray[np.uint8], corners: Sequence[Corners] | None) -> Tra
 
 def _refine_window(
     tracks: Tracks,
+    images: NDArray[np.uint8],
     depth: NDArray[np.float32],
     K: NDArray[np.float64],
     T_world_camera: NDArray[np.float64],
@@ -129,13 +131,42 @@ def _refine_window(
     if tracks.sharp is not None:
         trust = replace(trust, pixel_outlier=SHARP_OUTLIER)
     result = adjust(tracks, known, K, poses, stamps_s, trust)
-    is_sound = np.isfinite(result.T_camera_world).all()
-    is_sound &= 1 / MAX_FOCAL_CHANGE < result.focal < MAX_FOCAL_CHANGE
-    if not is_sound or np.median(result.residual_px) > MAX_MEDIAN_PX:
+    if not _is_sound(result):
         return None
     factors = depth_factors(result, tracks.frame, known * result.focal, len(depth))
+    again = _with_lost_points(tracks, images, depth, K, result, factors, trust)
+    if len(again) > len(tracks):
+        trust = replace(trust, pixel_outlier=SHARP_OUTLIER)
+        known = depth_at(again, depth)
+        better = adjust(again, known, K, result.T_camera_world, stamps_s, trust)
+        if _is_sound(better):
+            result = better
+            factors = depth_factors(result, again.frame, known * result.focal, len(depth))
     T_world_camera = np.asarray(np.linalg.inv(result.T_camera_world), np.float64)
     return _Refined(T_world_camera, factors * np.float32(result.focal), result.focal)
+
+
+def _is_sound(result: Adjusted) -> bool:
+    """Say whether an adjustment explains most of what was followed."""
+    is_sound = bool(np.isfinite(result.T_camera_world).all())
+    is_sound &= 1 / MAX_FOCAL_CHANGE < result.focal < MAX_FOCAL_CHANGE
+    return is_sound and bool(np.median(result.residual_px) <= MAX_MEDIAN_PX)
+
+
+def _with_lost_points(
+    tracks: Tracks,
+    images: NDArray[np.uint8],
+    depth: NDArray[np.float32],
+    K: NDArray[np.float64],
+    result: Adjusted,
+    factors: NDArray[np.float32],
+    trust: Trust,
+) -> Tracks:
+    """Look for the points of an adjustment in frames that lost them."""
+    lens = K.copy()
+    lens[:, [0, 1], [0, 1]] *= result.focal
+    scaled = depth * (factors * np.float32(result.focal))[:, None, None]
+    return relink(tracks, equalised(images), scaled, lens, result, trust.pixel)
 
 
 def depth_factors(
