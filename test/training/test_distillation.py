@@ -77,3 +77,36 @@ def test_oracle_teacher_learns_what_is_there_and_skips_what_is_not():
         optimizer.step()
     assert color_loss.item() == 0.0
     assert oracle.accuracy(tokens, labels) == 1.0
+
+
+def test_balanced_classes_weigh_one_on_average_and_rare_ones_more():
+    labels = torch.tensor([0] * 90 + [1] * 9 + [2] + [-100] * 50)
+    weights = distillation.class_weights(labels, 4, 0.5)
+    asked = labels[labels != -100]
+    assert weights[asked].mean().item() == pytest.approx(1.0)
+    assert weights[2] / weights[0] == pytest.approx(90**0.5)
+    assert torch.isfinite(weights).all()  # the fourth is not there
+    assert distillation.class_weights(labels, 4, 0.0) is None
+    nobody = distillation.class_weights(torch.full((5,), -100), 4, 0.5)
+    assert torch.isfinite(nobody).all()
+
+
+def test_a_balanced_oracle_minds_a_rare_class_more():
+    torch.manual_seed(0)
+    tokens = torch.randn(1, 1, 100, 8)
+    labels = torch.zeros(1, 1, 100, dtype=torch.long)
+    labels[..., 0] = 1
+    unknown = torch.full_like(labels, -100)
+    pulls = []
+    for balance in (0.0, 1.0):
+        torch.manual_seed(1)
+        oracle = distillation.OracleTeacher(8, 2, 2, balance)
+        oracle(tokens, labels, unknown)[0].backward()
+        common, rare = oracle.label.weight.grad.norm(dim=1)
+        assert torch.allclose(common, rare)  # two classes: one's loss is the other's gain
+        with torch.no_grad():
+            oracle.label.bias.copy_(torch.tensor([4.0, -4.0]))
+        oracle.zero_grad()
+        oracle(tokens, labels, unknown)[0].backward()
+        pulls.append(oracle.label.bias.grad[1].abs().item())
+    assert pulls[1] > 5 * pulls[0]

@@ -20,6 +20,7 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training import (
     build,
+    distillation,
     export,
     model_card,
     optimizer,
@@ -43,6 +44,44 @@ def joint(make_recipe) -> Callable[..., stages.JointStage]:
         return stages.JointStage(model, make_recipe(**changes), len(LABELS), len(COLORS))
 
     return build_joint
+
+
+def test_a_mirrored_batch_keeps_patch_and_label_together(batch):
+    turned = stages.mirrored(batch, 14)
+    back = stages.mirrored(turned, 14)
+    assert torch.equal(back.images, batch.images)
+    assert torch.equal(back.patch_labels, batch.patch_labels)
+    columns = batch.images.shape[-1] // 14
+    for name in ("patch_labels", "patch_colors", "patch_objects"):
+        rows = getattr(batch, name).unflatten(-1, (-1, columns))
+        assert torch.equal(getattr(turned, name).unflatten(-1, (-1, columns)), rows.flip(-1))
+    assert torch.equal(turned.images[..., 0], batch.images[..., -1])
+    assert not torch.equal(turned.patch_labels, batch.patch_labels)
+
+
+def test_only_what_is_told_by_patch_is_mirrored(make_recipe):
+    with pytest.raises(ValueError, match="left from right"):
+        make_recipe(data=recipe.DataRecipe(mirror=0.5))
+    with pytest.raises(ValueError, match="oracle_balance"):
+        recipe.LossRecipe(oracle_balance=2.0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_stage_one_mirrors_while_it_learns(model, batch, make_recipe, share):
+    made = make_recipe(
+        stage="distil",
+        semantic_teacher=recipe.TeacherRecipe("oracle"),
+        data=recipe.DataRecipe(mirror=share),
+    )
+    oracle = distillation.OracleTeacher(model.config.width, len(LABELS), len(COLORS))
+    stage = stages.DistilStage(model, None, None, made, oracle)
+    seen = []
+    stage.model.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    stage(batch, 0.0)
+    stage.eval()
+    stage(batch, 0.0)
+    assert torch.equal(seen[0], batch.images.flip(-1) if share else batch.images)
+    assert torch.equal(seen[1], batch.images)
 
 
 def test_one_batch_is_learnt_by_heart(model, batch, joint):

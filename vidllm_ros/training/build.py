@@ -221,7 +221,8 @@ def build_stage(recipe: Recipe, folder: Path, settings: LoaderSettings) -> nn.Mo
     if recipe.stage == "distil":
         teachers = (load_teacher(recipe.geometry_teacher), load_teacher(recipe.semantic_teacher))
         has_oracle = recipe.semantic_teacher.kind == "oracle"
-        sizes = (network.config.width, len(LABELS), len(COLORS))
+        balance = recipe.losses.oracle_balance
+        sizes = (network.config.width, len(LABELS), len(COLORS), balance)
         stage: nn.Module = DistilStage(
             network, *teachers, recipe, OracleTeacher(*sizes) if has_oracle else None
         )

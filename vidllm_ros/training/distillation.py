@@ -18,6 +18,8 @@ from vidllm_ros.network.cross_task_adapter import AdapterOutput
 from vidllm_ros.network.encoder import EncoderOutput
 from vidllm_ros.training.losses import at_least_one, masked_mean, shared_count, shared_mean
 
+RAREST = 2e-3  # share of patches below which a class counts no more: one patch says little
+
 
 @dataclass(frozen=True)
 class DistillationLosses:
@@ -139,6 +141,26 @@ class TeacherHeads(nn.Module):
         return DistillationLosses(terms["geometry"], terms["semantic"], structure)
 
 
+def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor | None:
+    """Weight of each class, (classes,), so that a batch's patches weigh 1 on average.
+
+    A class's share of all patches to the power of -balance: rare things are seldom asked about in
+    patches, yet as often as others in words. None without balance. Source: ours.
+
+    Args:
+        labels: of patches, -100 where unknown; every process counts its own, all are added.
+        classes: number of them.
+        balance: 0 to 1.
+    """
+    if not balance:
+        return None
+    counts = torch.bincount(labels[labels != -100], minlength=classes)
+    counts = shared_count(counts.float())
+    share = counts / at_least_one(counts.sum())
+    wanted = share.clamp(min=RAREST).pow(-balance)
+    return wanted / (share * wanted).sum().clamp(min=RAREST)
+
+
 class OracleTeacher(nn.Module):
     """Asks the semantic stream what each patch shows: its class and its colour.
 
@@ -149,10 +171,12 @@ class OracleTeacher(nn.Module):
         width: channels of the semantic stream.
         labels: number of classes, structure (walls, floor) included.
         colors: number of colour names.
+        balance: how far rare classes are made up for, 0 to 1; colours are not.
     """
 
-    def __init__(self, width: int, labels: int, colors: int) -> None:
+    def __init__(self, width: int, labels: int, colors: int, balance: float = 0.0) -> None:
         super().__init__()
+        self.balance = balance
         self.norm = nn.LayerNorm(width)
         self.label = nn.Linear(width, labels)
         self.color = nn.Linear(width, colors)
@@ -166,13 +190,18 @@ class OracleTeacher(nn.Module):
             colors: likewise.
         """
         features = self.norm(semantic)
+        weights = class_weights(labels, self.label.out_features, self.balance)
         losses = []
-        for head, target in ((self.label, labels), (self.color, colors)):
+        for head, target, weight in (
+            (self.label, labels, weights),
+            (self.color, colors, None),
+        ):
             logits = head(features).float().flatten(0, -2)
             flat = target.flatten()
             known = at_least_one(shared_count((flat != -100).sum()))
             losses.append(
-                functional.cross_entropy(logits, flat, ignore_index=-100, reduction="sum") / known
+                functional.cross_entropy(logits, flat, weight, ignore_index=-100, reduction="sum")
+                / known
             )
         return losses[0], losses[1]
 

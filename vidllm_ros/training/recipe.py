@@ -53,6 +53,7 @@ class DataRecipe:
         text_tokens: longest pack, tokens.
         captions, phrases: how many of the segments are captions and phrases, at most.
         noise: strength of photometric augmentation, 0 to 1.
+        mirror: share of batches whose frames are turned left to right; stage "distil" alone.
         workers: processes that prepare samples.
     """
 
@@ -78,6 +79,7 @@ class DataRecipe:
     captions: int = 4
     phrases: int = 12
     noise: float = 0.5
+    mirror: float = 0.0
     workers: int = 1
 
     def __post_init__(self) -> None:
@@ -134,6 +136,8 @@ class LossRecipe:
         metric_form: "eq9" or "silog".
         language, grounding: the language branch.
         oracle_label, oracle_color: the dense semantic target known in rendered rooms.
+        oracle_balance: 0 to 1, how far rare classes are made up for: a patch's class counts by
+            its share of all patches to the power of minus this.
         guide_attention, guide_ray, guide_point, guide_camera: correspondences and places
             the truth knows (guidance.py).
         guide_evidence: where an answer's objects are among the scene tokens (words.py).
@@ -156,6 +160,7 @@ class LossRecipe:
     grounding: float = 1.0
     oracle_label: float = 0.5
     oracle_color: float = 0.3
+    oracle_balance: float = 0.0
     guide_attention: float = 0.0
     guide_ray: float = 0.0
     guide_point: float = 0.0
@@ -173,6 +178,8 @@ class LossRecipe:
 
     def __post_init__(self) -> None:
         check_choice("losses.metric_form", self.metric_form, ("eq9", "silog"))
+        if not 0.0 <= self.oracle_balance <= 1.0:
+            raise ValueError(f"losses.oracle_balance: expected 0 to 1, got {self.oracle_balance}")
 
 
 @dataclass(frozen=True)
@@ -289,6 +296,11 @@ class Recipe:
         check_choice("precision", self.precision, PRECISIONS)
         if self.total_steps < 1:
             raise ValueError(f"total_steps: expected at least 1, got {self.total_steps}")
+        if self.data.mirror and self.stage != "distil":
+            raise ValueError(
+                f"data.mirror: expected 0 with stage {self.stage!r}, whose poses and words know "
+                f"left from right, got {self.data.mirror}"
+            )
         check_choice("geometry_teacher.kind", self.geometry_teacher.kind, GEOMETRY_TEACHERS)
         check_choice("semantic_teacher.kind", self.semantic_teacher.kind, SEMANTIC_TEACHERS)
         losses = self.losses

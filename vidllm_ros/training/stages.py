@@ -9,6 +9,7 @@ way: language and grounding see detached geometry. Next: trainer.py, which drive
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from vidllm_ros.training.teachers import NetworkTeacher, Teacher
 from vidllm_ros.training.words import Terms, box_targets, word_losses
 
 OWN_GEOMETRY_STREAM = 17
+MIRROR_STREAM = 19
 
 
 def own_geometry_share(progress: float, recipe: Recipe) -> float:
@@ -134,7 +136,8 @@ class JointStage(nn.Module):
         self.recipe = recipe
         asks = recipe.losses.oracle_label or recipe.losses.oracle_color
         has_oracle = bool(colors and asks)
-        self.oracle = OracleTeacher(model.config.width, labels, colors) if has_oracle else None
+        sizes = (model.config.width, labels, colors, recipe.losses.oracle_balance)
+        self.oracle = OracleTeacher(*sizes) if has_oracle else None
         levels = len(model.config.aggregator_layers)
         has_probes = recipe.losses.guide_ray > 0 or recipe.losses.guide_attention > 0
         self.probes = LevelProbes(2 * model.config.width, levels) if has_probes else None
@@ -195,6 +198,25 @@ class JointStage(nn.Module):
         terms.add("guide_camera", errors.camera, weights.guide_camera)
 
 
+def mirrored(batch: SceneBatch, patch_size: int) -> SceneBatch:
+    """Return frames and patches left to right; poses, boxes and words stay, and are wrong then.
+
+    For what is told patch by patch. Source: ours, as everyone's augmentation.
+    """
+    rows, columns = (side // patch_size for side in batch.images.shape[-2:])
+
+    def flip(patches: Tensor) -> Tensor:
+        return patches.unflatten(-1, (rows, columns)).flip(-1).flatten(-2)
+
+    return replace(
+        batch,
+        images=batch.images.flip(-1),
+        patch_labels=flip(batch.patch_labels),
+        patch_colors=flip(batch.patch_colors),
+        patch_objects=flip(batch.patch_objects),
+    )
+
+
 class DistilStage(nn.Module):
     """Stage 1: encoder and adapter learn from frozen teachers (eq. 5); nothing else moves.
 
@@ -238,9 +260,15 @@ class DistilStage(nn.Module):
         super()._apply(fn, recurse)
         return self
 
+    def _is_mirrored(self, batch: int) -> bool:
+        chance = np.random.default_rng((self.recipe.seed, batch, MIRROR_STREAM))
+        return bool(chance.random() < self.recipe.data.mirror)
+
     def forward(self, batch: SceneBatch, progress: float) -> StageOutput:
         """Return eq. 5 and its terms."""
         weights = self.recipe.losses
+        if self.training and self._is_mirrored(batch.index):
+            batch = mirrored(batch, self.model.config.patch_size)
         encoded = self.model.encoder(batch.images)
         adapted = self.model.adapter(encoded.patch_tokens)
         geometry, semantic = (

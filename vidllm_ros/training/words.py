@@ -98,7 +98,7 @@ def word_losses(
         recipe.data.text_tokens,
     ).to(scene.tokens.device)
     told = model.box_features.embeds(scene.for_boxes, box_batch(targets, spoken.boxes))
-    embeds = model.projector(scene.tokens)
+    embeds = model.scene_embeds(scene)
     if evidence is None or not weights.guide_evidence:
         read = model.language.packed_forward(embeds, scene.mask, spoken.text, told)
     else:

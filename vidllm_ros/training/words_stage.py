@@ -26,6 +26,7 @@ from vidllm_ros.network.patches3d import (
     patch_center_depth,
     pool_voxels,
 )
+from vidllm_ros.network.scene_places import SIGHT
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
 from vidllm_ros.training.recipe import Recipe
@@ -34,7 +35,7 @@ from vidllm_ros.training.words import Terms, box_targets, word_losses
 
 FRAME_NS = 100_000_000  # rendered rooms: ten frames a second
 EXTRA_STATE = "_extra_state"
-LEARNING = ("projector", "language", "grounding", "box_features")
+LEARNING = ("projector", "places", "language", "grounding", "box_features")
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ class WordsStage(nn.Module):
             )
         model.requires_grad_(False)
         for name in LEARNING:
-            getattr(model, name).requires_grad_(True)
+            part = getattr(model, name)
+            if part is not None:
+                part.requires_grad_(True)
 
     def get_extra_state(self) -> list[PooledScene]:
         """Return the memory: a resumed run remembers what the stopped one did."""
@@ -114,7 +117,12 @@ class WordsStage(nn.Module):
         config = self.model.config
         parts = 3 if config.grounding_tokens else 0
         kept = state if config.grounding_votes else [with_shares(scene) for scene in state]
-        self.buffer = [scene for scene in kept if len(scene.fine or ()) == parts]
+        channels = config.width + (SIGHT if config.scene_places else 0)
+        self.buffer = [
+            scene
+            for scene in kept
+            if len(scene.fine or ()) == parts and scene.tokens.shape[-1] == channels
+        ]
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
