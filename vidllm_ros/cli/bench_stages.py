@@ -26,6 +26,8 @@ from vidllm_ros.network.attention_kernels import now
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.language import next_token
 from vidllm_ros.network.metric_geometry import frames_with_metric_depth
+from vidllm_ros.network.patches3d import ScenePatches
+from vidllm_ros.network.scene_places import SIGHT
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.streaming.loading import choose_device
 from vidllm_ros.streaming.memory_steps import free_memory, is_out_of_memory
@@ -179,10 +181,13 @@ class StageBench:
         levels = aggregated.patch_levels(config.aggregator_layers)
         grid, size = encoded.grid, load.size
         scaled = frames_with_metric_depth(load.frames, config)
-        scene = torch.randn(1, load.scene_tokens, config.width, device=self.device)
-        scene = scene.to(encoded.patch_tokens.dtype)
+        channels = config.width + (SIGHT if config.scene_places else 0)
+        tokens = torch.randn(1, load.scene_tokens, channels, device=self.device)
+        tokens = tokens.to(encoded.patch_tokens.dtype)
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=self.device)
+        scene = ScenePatches(tokens, torch.randn(*mask.shape, 3, device=self.device), mask)
         ids = torch.randint(3, 200, (1, load.text_tokens), device=self.device)
-        embeds = model.projector(scene)
+        embeds = model.scene_embeds(scene)
         prefix = model.language.encode_scene(embeds)
 
         def same(call: Call) -> Stage:
@@ -210,8 +215,8 @@ class StageBench:
                 lambda: twin.metric_depth(model.metric_depth, encoded.levels, grid, size),
             ),
             "prefill": Stage(
-                lambda: model.language.encode_scene(model.projector(scene)),
-                lambda: model.projector(scene),  # the twin reads the scene with each word
+                lambda: model.language.encode_scene(model.scene_embeds(scene)),
+                lambda: model.scene_embeds(scene),  # the twin reads the scene with each word
             ),
             "first_token": Stage(
                 lambda: next_token(model.language, prefix, ids),

@@ -15,6 +15,7 @@ from vidllm_ros.network.dense_head import LAST_CHANNELS
 from vidllm_ros.network.frame_turns import DECODER_VALUES, LEAST_FRAMES, in_turns
 from vidllm_ros.network.metric_depth import PIXEL_CHANNELS
 from vidllm_ros.network.scale_alignment import frames_read
+from vidllm_ros.network.scene_places import TOLD
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,10 @@ class Account:
         )
         cost = self._words(load.scene_tokens + 1, 0)
         weights = (config.width + dim) * dim * load.bytes_per_value
+        if config.scene_places:
+            projector += _linear(load.scene_tokens, TOLD, dim)
+            projector += _linear(load.scene_tokens, dim, dim)
+            weights += (TOLD + dim) * dim * load.bytes_per_value
         return _plus(cost, flops=projector, weights=weights)
 
     def _text(self, tokens: int) -> StageCost:

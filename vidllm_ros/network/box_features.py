@@ -17,6 +17,7 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.layers import Mlp
 from vidllm_ros.network.patches3d import PositionMlp, ScenePatches
+from vidllm_ros.network.scene_places import split_sight
 
 MARGIN_M = 0.05
 
@@ -62,6 +63,7 @@ class BoxFeatures(nn.Module):
     def __init__(self, config: VidLLMConfig, language_dim: int) -> None:
         super().__init__()
         dim = config.grounding_dim
+        self.has_sight = config.scene_places
         self.norm = nn.LayerNorm(config.width)
         self.content = nn.Linear(config.width, dim)
         self.center = PositionMlp(dim)
@@ -70,7 +72,8 @@ class BoxFeatures(nn.Module):
         self.to_language = nn.Sequential(nn.LayerNorm(dim), Mlp(dim, dim, language_dim))
 
     def _describe(self, patches: ScenePatches, boxes: BoxBatch) -> Tensor:
-        content = self.content(self.norm(pool_boxes(patches, boxes)))
+        tokens, _ = split_sight(pool_boxes(patches, boxes), self.has_sight)
+        content = self.content(self.norm(tokens))
         return content + self.center(boxes.center) + self.size(boxes.size)
 
     def features(self, patches: ScenePatches, boxes: BoxBatch) -> Tensor:

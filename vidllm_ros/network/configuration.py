@@ -62,6 +62,8 @@ class VidLLMConfig(PretrainedConfig):
             correct the predicted poses (pose_refinement.py).
         scene_frame: axes in which the language branch reads a scene, "camera" (the window's
             world) or "room" (upright and along the walls, scene_frame.py).
+        scene_places: scene tokens carry how they were seen, for language model and box decoder,
+            and places are told to the language model once more, in waves (scene_places.py).
         voxel_size_m: edge of the pooling voxel; 0 keeps every patch.
         max_scene_tokens: cap on scene tokens.
         grounding_dim, grounding_heads, grounding_layers, grounding_queries: the box decoder.
@@ -122,6 +124,7 @@ class VidLLMConfig(PretrainedConfig):
         scale_seed: int = 0,
         pose_refinement: str = "none",
         scene_frame: str = "camera",
+        scene_places: bool = False,
         voxel_size_m: float = 0.2,
         max_scene_tokens: int = 256,
         grounding_dim: int = 128,
@@ -177,6 +180,7 @@ class VidLLMConfig(PretrainedConfig):
         self.scale_seed = scale_seed
         self.pose_refinement = pose_refinement
         self.scene_frame = scene_frame
+        self.scene_places = scene_places
         self.voxel_size_m = voxel_size_m
         self.max_scene_tokens = max_scene_tokens
         self.grounding_dim = grounding_dim

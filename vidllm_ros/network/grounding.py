@@ -20,6 +20,7 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.layers import Mlp
 from vidllm_ros.network.patches3d import PositionMlp, ScenePatches
 from vidllm_ros.network.query_attention import DistanceAttention, NeighbourAttention, QueriedScene
+from vidllm_ros.network.scene_places import SIGHT, split_sight
 from vidllm_ros.network.token_votes import TokenVotes, Votes, likeliest
 
 INITIAL_SIZE_M = 0.6
@@ -160,6 +161,10 @@ class GroundingDecoder(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.embed = nn.Linear(config.width, dim)
         self.place = PositionMlp(dim)
+        self.sight = nn.Linear(SIGHT, dim) if config.scene_places else None
+        if self.sight is not None:  # begins as if nothing were said
+            nn.init.zeros_(self.sight.weight)
+            nn.init.zeros_(self.sight.bias)
         has_votes = config.grounding_votes
         self.votes = TokenVotes(dim, heads) if has_votes else None
         self.layers = nn.ModuleList(
@@ -177,8 +182,11 @@ class GroundingDecoder(nn.Module):
         Args:
             patches: T_3D of B scenes, as fine as the decoder is to read them.
         """
-        tokens, positions, mask = patches.tokens, patches.positions, patches.mask
+        positions, mask = patches.positions, patches.mask
+        tokens, sight = split_sight(patches.tokens, self.sight is not None)
         embedded = self.embed(self.norm(tokens))
+        if self.sight is not None and sight is not None:
+            embedded = embedded + self.sight(sight.to(embedded.dtype))
         scene = QueriedScene(embedded + self.place(positions), positions, mask, positions)
         votes = None
         if self.votes is None:

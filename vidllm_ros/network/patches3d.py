@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.scene_places import sight_of
 
 CELL_BITS = 18
 MAX_DISTANCE_M = 1e4
@@ -27,7 +28,8 @@ class ScenePatches:
     """Tokens with their places, padded at the end to the fullest scene of the batch.
 
     Attributes:
-        tokens: T_3D, (B, M, C); zero where padded.
+        tokens: T_3D, (B, M, C); zero where padded. With `scene_places` SIGHT more channels say how
+            each was seen (scene_places.py).
         positions: (B, M, 3), m, in the window's world; zero where padded.
         mask: which tokens are real, (B, M).
         fine: the same scenes pooled less, where the box decoder reads more tokens than the
@@ -198,6 +200,7 @@ class Patches3D(nn.Module):
         self.voxel_m = config.voxel_size_m
         self.cap = config.max_scene_tokens
         self.fine_cap = config.grounding_tokens
+        self.has_sight = config.scene_places
         self.position = PositionMlp(config.width)
 
     def forward(
@@ -225,6 +228,9 @@ class Patches3D(nn.Module):
         good = good.flatten(2) & (points.abs() < MAX_DISTANCE_M).all(-1)  # False for NaN too
         points = torch.where(good[..., None], points, 0.0)  # NaN must not meet a weight
         tokens = semantic + self.position(points).to(semantic.dtype)
+        if self.has_sight:
+            sight = sight_of(points, T_world_camera.float())
+            tokens = torch.cat([tokens, sight.to(tokens.dtype)], dim=-1)
         flat = ScenePatches(tokens.flatten(1, 2), points.flatten(1, 2), good.flatten(1, 2))
         pooled = pool_voxels(flat, self.voxel_m, self.cap)
         if not self.fine_cap:

@@ -115,7 +115,7 @@ def scene_state(model: VidLLM, scene: SceneContext) -> SceneState:
     if scene.fine is not None:
         patches = replace(patches, fine=_patches(*scene.fine, model.device))
     with model.autocast():
-        prefix = model.language.encode_scene(model.projector(patches.tokens))
+        prefix = model.language.encode_scene(model.scene_embeds(patches))
         has_tokens = bool(patches.for_boxes.mask.any())
         proposals = model.grounding.propose(patches.for_boxes) if has_tokens else None
     state = SceneState(patches, scene.T_world_scene, prefix, proposals)

@@ -47,6 +47,7 @@ from vidllm_ros.network.metric_geometry import (
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
 from vidllm_ros.network.pose_refinement import refine_poses
 from vidllm_ros.network.scene_frame import scene_frames
+from vidllm_ros.network.scene_places import ScenePlaces, split_sight
 from vidllm_ros.network.scene_questions import SceneQuestions
 from vidllm_ros.structures import (
     Corners,
@@ -80,6 +81,7 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         self.patches = Patches3D(config)
         self.language = SceneLanguageModel(config)
         self.projector = Mlp(config.width, self.language.dim, self.language.dim)
+        self.places = ScenePlaces(self.language.dim) if config.scene_places else None
         self.grounding = GroundingDecoder(config, self.language.dim)
         self.box_features = BoxFeatures(config, self.language.dim)
         self._scenes = scene_queries.SceneCache()
@@ -234,6 +236,15 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         T_scene_world = scene_frames(self.config.scene_frame, depth, valid, K, T_world_camera)
         T_scene_camera = exact_product(T_scene_world[:, None], T_world_camera)
         return self.patches(semantic, depth, K, T_scene_camera, valid), T_scene_world
+
+    def scene_embeds(self, scene: ScenePatches) -> Tensor:
+        """Bring pooled tokens into the language model's space: (B, M, D)."""
+        tokens, sight = split_sight(scene.tokens, self.places is not None)
+        embeds: Tensor = self.projector(tokens)
+        if self.places is None or sight is None:
+            return embeds
+        placed: Tensor = self.places(scene.positions, sight)
+        return embeds + placed.to(embeds.dtype)
 
     def predicted_scene(self, geometry: GeometryOutput) -> tuple[ScenePatches, Tensor]:
         """Pool the dense frames' tokens at the places the network itself predicts."""
