@@ -27,7 +27,7 @@ Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
-LEAST_APART = 3  # frames; nearer ones were tried by following
+APART = (3, 4, 6, 8, 11, 15, 20, 26)  # frames; nearer ones were tried by following
 LEAST_POINTS = 5  # of a pair of frames: fewer are not worth a warp
 MOST_TURN_DEG = 60.0  # beyond it a square looks different however it is warped
 REACH = 1 / 14  # of the image's width, px from where a point should be
@@ -65,8 +65,8 @@ def relink(
     taken[tracks.point, tracks.frame] = True
     frame, point, uv = [tracks.frame], [tracks.point], [tracks.uv]
     frames = len(gray)
-    for apart in range(LEAST_APART, frames):  # the nearest view of a point has the first word
-        for first in range(frames - apart):
+    for apart in APART:  # the nearest view of a point has the first word
+        for first in range(max(0, frames - apart)):
             for here, there in ((first, first + apart), (first + apart, first)):
                 wanted = expected.is_seen[:, here] & expected.may_show[:, there]
                 rows = np.flatnonzero(wanted & ~taken[:, there])

@@ -29,6 +29,7 @@ from vidllm_ros.structures import Corners
 MIN_OBSERVATIONS = 40
 MAX_MEDIAN_PX = 2.0
 MAX_DEPTH_CHANGE = 1.5
+FIRST_STOP = 1e-3  # of the adjustment that lost points are looked for with; it goes on after it
 SHARP_OUTLIER = 2.0  # deviations; where points say how sharp they are, large errors are fewer
 MAX_FOCAL_CHANGE = 1.5  # beyond it the points, not the guess, are wrong
 KNOWN_LENS = Trust()
@@ -130,18 +131,19 @@ def _refine_window(
     known = known[rows]
     if tracks.sharp is not None:
         trust = replace(trust, pixel_outlier=SHARP_OUTLIER)
-    result = adjust(tracks, known, K, poses, stamps_s, trust)
+    roughly = replace(trust, stop=FIRST_STOP)
+    result = adjust(tracks, known, K, poses, stamps_s, roughly)
     if not _is_sound(result):
         return None
     factors = depth_factors(result, tracks.frame, known * result.focal, len(depth))
     again = _with_lost_points(tracks, images, depth, K, result, factors, trust)
-    if len(again) > len(tracks):
+    if again is not tracks:
         trust = replace(trust, pixel_outlier=SHARP_OUTLIER)
-        known = depth_at(again, depth)
-        better = adjust(again, known, K, result.T_camera_world, stamps_s, trust)
-        if _is_sound(better):
-            result = better
-            factors = depth_factors(result, again.frame, known * result.focal, len(depth))
+    known = depth_at(again, depth)
+    better = adjust(again, known, K, result.T_camera_world, stamps_s, trust)
+    if _is_sound(better):
+        result = better
+        factors = depth_factors(result, again.frame, known * result.focal, len(depth))
     T_world_camera = np.asarray(np.linalg.inv(result.T_camera_world), np.float64)
     return _Refined(T_world_camera, factors * np.float32(result.focal), result.focal)
 
