@@ -130,3 +130,29 @@ def test_places_are_kept_exact_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = module(positions, sight)
     assert (exact - rounded).norm() < 0.02 * exact.norm()
+
+
+def test_everything_can_be_asked_of_a_scene_with_sight(build_tiny, frames):
+    model = build_tiny(scene_places=True, scene_frame="room", grounding_tokens=64)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith(("language", "grounding", "box_features", "projector", "places")):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    scene = model.reconstruct(frames).scene
+    assert scene.tokens.shape[1] == scene.fine[0].shape[1] == model.config.width + SIGHT
+    heard = []
+    model.places.register_forward_hook(lambda _, args, out: heard.append((args, out)))
+    found = model.detect(scene, threshold=0.0)
+    answer = model.answer(scene, "What colour is the chair?", max_new_tokens=5)
+    assert answer.stamps_ns == scene.stamps_ns
+    assert found
+    model.describe(scene, found[0], max_new_tokens=5)
+    assert model.score_boxes(scene, found, "the table").shape == (len(found),)
+    assert len(heard) == 1  # once a scene
+    (positions, sight), out = heard[0]
+    torch.testing.assert_close(positions[0], scene.positions)
+    np.testing.assert_allclose(
+        sight[0, :, 4:], scene.positions @ torch.from_numpy(scene.T_world_scene[:3, :3].T).float(),
+        rtol=1e-3, atol=1e-3,
+    )  # fmt: skip
+    assert out.abs().max() > 0

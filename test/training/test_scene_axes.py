@@ -8,6 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from vidllm_ros.data.scene_batch import SceneBatch, batch_samples
 from vidllm_ros.network import vidllm as network
+from vidllm_ros.network.configuration import VidLLMConfig
+from vidllm_ros.network.scene_places import SIGHT
 from vidllm_ros.training import stages, words, words_stage
 
 TURN = torch.from_numpy(Rotation.from_euler("xyz", [10, 35, -5], degrees=True).as_matrix()).float()
@@ -72,3 +74,23 @@ def test_the_joint_stage_learns_in_room_axes(
     output.loss.backward()
     assert torch.isfinite(output.loss)
     assert given[0].shape == (2, 4, 4)
+
+
+def test_the_words_stage_teaches_places_and_forgets_scenes_without_sight(
+    tiny_model, batch, make_recipe, learn
+):
+    plain = words_stage.WordsStage(tiny_model, make_recipe()).look(batch)
+    config = VidLLMConfig.from_dict({**tiny_model.config.to_dict(), "scene_places": True})
+    placed = network.VidLLM(config)
+    placed.load_state_dict({**placed.state_dict(), **tiny_model.state_dict()})
+    placed.language.attach_tokenizer(tiny_model.language.tokenizer)
+    stage = words_stage.WordsStage(placed, make_recipe(replay_scenes=3))
+    for seen, bare in zip(stage.look(batch), plain, strict=True):
+        torch.testing.assert_close(seen.tokens[:, :-SIGHT], bare.tokens)
+    outputs = learn(stage, batch, 25)
+    assert outputs[-1].terms["language"] < 0.7 * outputs[0].terms["language"]
+    assert placed.places.second.weight.abs().sum() > 0
+    assert placed.grounding.sight.weight.abs().sum() > 0
+    kept = list(stage.buffer)
+    stage.set_extra_state([*kept, *plain])
+    assert len(stage.buffer) == len(kept)
