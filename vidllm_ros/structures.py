@@ -138,7 +138,8 @@ class SceneContext:
     """What a question needs of a window: pooled 3D patches, on the network's device.
 
     Attributes:
-        tokens: 3D patches after pooling, before the projector, (M, C).
+        tokens: 3D patches after pooling, before the projector, (M, C); with SIGHT more channels
+            where the network has `scene_places` (network/scene_places.py), fine ones too.
         positions: centre of each token, (M, 3), m, in the scene's frame.
         stamps_ns: stamps of the window's frames, (S,).
         T_world_camera: camera poses in the window's world, (S, 4, 4), m.

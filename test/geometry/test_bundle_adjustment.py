@@ -208,3 +208,18 @@ def test_equal_sharpness_is_the_deviation_of_a_pixel() -> None:
     plain = adjust(made.tracks, made.depth, made.K, start, made.stamps_s)
     np.testing.assert_allclose(ours.T_camera_world, plain.T_camera_world, atol=1e-9)
     np.testing.assert_allclose(ours.residual_px, plain.residual_px, atol=1e-6)
+
+
+def test_an_adjustment_goes_on_where_one_before_ended() -> None:
+    made = walk(noise_px=0.3, depth_noise=0.05)
+    K = longer_lens(made, 1.15)
+    trust = Trust(log_focal=0.1, iterations=40, stop=1e-9)
+    first = adjust(made.tracks, made.depth, K, made.T_camera_world, made.stamps_s, trust)
+    assert abs(np.log(first.focal)) > 0.05
+    short = replace(trust, iterations=1)
+    given = (made.tracks, made.depth, K, first.T_camera_world, made.stamps_s, short)
+    on = adjust(*given, focal=first.focal)
+    anew = adjust(*given)
+    assert on.focal == pytest.approx(first.focal, rel=0.01)
+    assert np.median(on.residual_px) < 1.1 * np.median(first.residual_px)
+    assert abs(np.log(anew.focal / first.focal)) > 0.05

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from vidllm_ros.network import scene_places
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.patches3d import Patches3D, ScenePatches
-from vidllm_ros.network.scene_places import SIGHT, TOLD, ScenePlaces, split_sight
+from vidllm_ros.network.scene_places import SIGHT, TOLD, split_sight
 from vidllm_ros.network.vidllm import VidLLM
 
 
@@ -84,7 +84,7 @@ def test_tokens_carry_sight_through_the_pooling_and_positions_agree_with_it():
     T = torch.eye(4).repeat(1, 2, 1, 1)
     T[0, 1, 0, 3] = 0.2
     pooled = patches(semantic, depth, K, T, torch.ones(1, 2, 42, 56) > 0)
-    tokens, sight = split_sight(pooled.tokens, True)
+    tokens, sight = split_sight(pooled.tokens, True, torch.float32)
     assert tokens.shape[-1] == config.width
     torch.testing.assert_close(sight[0, :, 4:], pooled.positions[0], rtol=1e-4, atol=1e-4)
     assert (sight[0, :, :3].norm(dim=-1) <= 1 + 1e-5).all()
@@ -121,15 +121,36 @@ def test_untaught_places_change_nothing_and_taught_ones_do(tiny_fields):
     )
 
 
-def test_places_are_kept_exact_under_autocast():
-    module = ScenePlaces(16)
-    torch.nn.init.normal_(module.second.weight)
-    positions = torch.rand(1, 50, 3) * 4
-    sight = torch.cat([torch.zeros(1, 50, 4), positions], dim=-1)
-    exact = module(positions, sight)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = module(positions, sight)
-    assert (exact - rounded).norm() < 0.02 * exact.norm()
+def test_half_precision_meaning_leaves_sight_exact():
+    """As on a GPU, whose weights and tokens are bfloat16: 3 cm at 8 m would break short waves."""
+    torch.manual_seed(0)
+    patches = Patches3D(VidLLMConfig(scene_places=True, voxel_size_m=0.3))
+    depth = torch.rand(1, 2, 42, 56) + 6.0
+    K = torch.tensor([[60.0, 0, 28], [0, 60, 21], [0, 0, 1]]).expand(1, 2, 3, 3)
+    T = torch.eye(4).repeat(1, 2, 1, 1)
+    half = torch.randn(1, 2, 12, 192).bfloat16()
+    pooled = patches(half, depth, K, T, torch.ones(1, 2, 42, 56) > 0)
+    tokens, sight = split_sight(pooled.tokens, True, torch.bfloat16)
+    assert tokens.dtype == torch.bfloat16
+    torch.testing.assert_close(sight[0, :, 4:], pooled.positions[0], rtol=1e-4, atol=1e-4)
+
+
+def test_padded_tokens_send_no_gradient_that_is_not_a_number(build_tiny):
+    """Words teach the adapter through tokens of scenes of unequal size."""
+    model = build_tiny(scene_places=True)
+    torch.nn.init.normal_(model.places.second.weight)
+    torch.nn.init.normal_(model.grounding.sight.weight)
+    tokens = torch.randn(2, 9, model.config.width + SIGHT)
+    tokens[1, 5:] = 0
+    tokens.requires_grad_(True)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    mask[1, 5:] = False
+    scene = ScenePatches(tokens, torch.randn(2, 9, 3) * mask[..., None], mask)
+    said = model.scene_embeds(scene).square().sum() + model.grounding.propose(scene).features.sum()
+    said.backward()
+    assert torch.isfinite(tokens.grad).all()
+    assert tokens.grad[..., :-SIGHT].abs().sum() > 0
+    assert (tokens.grad[..., -SIGHT:] == 0).all()  # geometry is not to be moved by words
 
 
 def test_everything_can_be_asked_of_a_scene_with_sight(build_tiny, frames):

@@ -62,6 +62,8 @@ def test_a_mirrored_batch_keeps_patch_and_label_together(batch):
 def test_only_what_is_told_by_patch_is_mirrored(make_recipe):
     with pytest.raises(ValueError, match="left from right"):
         make_recipe(data=recipe.DataRecipe(mirror=0.5))
+    with pytest.raises(ValueError, match="mirror: expected a share"):
+        recipe.DataRecipe(mirror=1.5)
     with pytest.raises(ValueError, match="oracle_balance"):
         recipe.LossRecipe(oracle_balance=2.0)
 

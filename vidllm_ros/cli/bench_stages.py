@@ -27,7 +27,7 @@ from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.language import next_token
 from vidllm_ros.network.metric_geometry import frames_with_metric_depth
 from vidllm_ros.network.patches3d import ScenePatches
-from vidllm_ros.network.scene_places import SIGHT
+from vidllm_ros.network.scene_places import channels
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.streaming.loading import choose_device
 from vidllm_ros.streaming.memory_steps import free_memory, is_out_of_memory
@@ -181,8 +181,8 @@ class StageBench:
         levels = aggregated.patch_levels(config.aggregator_layers)
         grid, size = encoded.grid, load.size
         scaled = frames_with_metric_depth(load.frames, config)
-        channels = config.width + (SIGHT if config.scene_places else 0)
-        tokens = torch.randn(1, load.scene_tokens, channels, device=self.device)
+        width = channels(config.width, config.scene_places)
+        tokens = torch.randn(1, load.scene_tokens, width, device=self.device)
         tokens = tokens.to(encoded.patch_tokens.dtype)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=self.device)
         scene = ScenePatches(tokens, torch.randn(*mask.shape, 3, device=self.device), mask)

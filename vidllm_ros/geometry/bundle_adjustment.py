@@ -92,6 +92,7 @@ def adjust(
     T_camera_world: Float64,
     stamps_s: Float64,
     trust: Trust | None = None,
+    focal: float = 1.0,
 ) -> Adjusted:
     """Adjust poses and points.
 
@@ -102,8 +103,11 @@ def adjust(
         T_camera_world: where to start, (S, 4, 4), m.
         stamps_s: (S,), s; where they do not rise, acceleration is left out.
         trust: deviations.
+        focal: what the focal length of `T_camera_world` is `K`'s times, where the lens is not
+            known: of an adjustment before.
     """
-    return _Problem(tracks, depth, K, stamps_s, trust or Trust()).solve(T_camera_world)
+    problem = _Problem(tracks, depth, K, stamps_s, trust or Trust())
+    return problem.solve(T_camera_world, float(np.log(focal)))
 
 
 class _Problem:
@@ -131,10 +135,10 @@ class _Problem:
         linked[self.frame[:-1][same]] = True
         return linked
 
-    def solve(self, T_camera_world: Float64) -> Adjusted:
+    def solve(self, T_camera_world: Float64, log_focal: float) -> Adjusted:
         R = T_camera_world[:, :3, :3].astype(np.float64)
         t = T_camera_world[:, :3, 3].astype(np.float64)
-        state = _State(R, t, self._first_points(R, t), 0.0)
+        state = _State(R, t, self._first_points(R, t, np.exp(log_focal)), log_focal)
         now = self._residuals(state)
         damping = 1e-3
         for _ in range(self.trust.iterations):
@@ -155,10 +159,11 @@ class _Problem:
         error = np.linalg.norm(np.linalg.solve(self.sharp, now.value[:, :2, None]), axis=(1, 2))
         return Adjusted(T, state.points, now.camera[:, 2], error, float(np.exp(state.log_focal)))
 
-    def _first_points(self, R: Float64, t: Float64) -> Float64:
+    def _first_points(self, R: Float64, t: Float64, focal: float) -> Float64:
         """Median over its observations of where the network's depth puts each point, (P, 3)."""
-        rays = (self.tracks.uv - self.center) / self.focal
-        camera = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * self.depth[:, None]
+        rays = (self.tracks.uv - self.center) / (self.focal * focal)
+        depth = self.depth[:, None] * focal
+        camera = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * depth
         world = np.einsum("nji,nj->ni", R[self.frame], camera - t[self.frame])
         count = np.diff(np.append(self.starts, len(world)))
         middle = self.starts + (count - 1) // 2, self.starts + count // 2

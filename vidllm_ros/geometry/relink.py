@@ -52,10 +52,11 @@ def relink(
     Args:
         tracks: n observations of P points over S frames.
         gray: the frames, contrast equalised, (H, W) each.
-        depth: the network's, as the adjustment scales it, (S, H, W), m.
+        depth: the network's, as the adjustment scales it, (S, H, W), m; NaN where unknown.
         K: (S, 3, 3), px; the focal length as adjusted.
         adjusted: of these tracks.
-        pixel: deviation of an observation whose tracks do not say how sharp it is, px.
+        pixel: deviation of an observation whose tracks do not say how sharp it is, px; what is
+            found is believed no more than that then.
 
     Returns:
         The tracks with what was found, sharpness of all; as given where nothing was.
@@ -79,11 +80,13 @@ def relink(
                 uv.append(found)
     if len(frame) == 1:
         return tracks
+    new_sharp = sharpness(gray, np.concatenate(frame[1:]), np.concatenate(uv[1:]))
     old_sharp = tracks.sharp
-    if old_sharp is None:
+    if old_sharp is None:  # followed in finer images: these know no better
         old_sharp = np.broadcast_to(np.eye(2) / pixel, (len(tracks), 2, 2))
-    new_frame, new_uv = np.concatenate(frame[1:]), np.concatenate(uv[1:])
-    sharp = np.concatenate([old_sharp, sharpness(gray, new_frame, new_uv)])
+        length = np.linalg.norm(new_sharp, axis=2, keepdims=True)
+        new_sharp = new_sharp * np.minimum(1.0, 1.0 / (pixel * length))
+    sharp = np.concatenate([old_sharp, new_sharp])
     all_frame, all_point = np.concatenate(frame), np.concatenate(point)
     order = np.lexsort((all_frame, all_point))
     return Tracks(all_frame[order], all_point[order], np.concatenate(uv)[order], sharp[order])
@@ -141,6 +144,12 @@ def _look(
     plane[:, 2] += step[:3, 3] / np.median(expected.z[rows, here])
     warp = K[there] @ plane @ np.linalg.inv(K[here])
     height, width = gray[there].shape
+    at = cv2.perspectiveTransform(expected.followed[rows, here][:, None], warp)[:, 0]
+    at = np.asarray(at, np.float32)
+    kept = _inside(at, width, height)
+    rows, at = rows[kept], at[kept]
+    if len(rows) < LEAST_POINTS:
+        return nobody
     warped = np.asarray(
         cv2.warpPerspective(
             gray[here], warp, (width, height), dst=gray[there].copy(), flags=cv2.INTER_CUBIC,
@@ -148,12 +157,6 @@ def _look(
         ),
         np.uint8,
     )  # fmt: skip
-    at = cv2.perspectiveTransform(expected.followed[rows, here][:, None], warp)[:, 0]
-    at = np.asarray(at, np.float32)
-    kept = _inside(at, width, height)
-    rows, at = rows[kept], at[kept]
-    if len(rows) < LEAST_POINTS:
-        return nobody
     guess = expected.uv[rows, there].astype(np.float32)
     found, went = refind(warped, gray[there], at, guess)
     back, came = refind(gray[there], warped, found, found + at - guess)

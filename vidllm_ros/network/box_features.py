@@ -72,7 +72,7 @@ class BoxFeatures(nn.Module):
         self.to_language = nn.Sequential(nn.LayerNorm(dim), Mlp(dim, dim, language_dim))
 
     def _describe(self, patches: ScenePatches, boxes: BoxBatch) -> Tensor:
-        tokens, _ = split_sight(pool_boxes(patches, boxes), self.has_sight)
+        tokens, _ = split_sight(pool_boxes(patches, boxes), self.has_sight, self.norm.weight.dtype)
         content = self.content(self.norm(tokens))
         return content + self.center(boxes.center) + self.size(boxes.size)
 

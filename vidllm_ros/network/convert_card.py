@@ -29,6 +29,7 @@ PART_WORDS = {
     "patches": "3D position embedding",
     "language": "language model",
     "projector": "projector into the language model",
+    "places": "embedding of places for the language model",
     "grounding": "grounding decoder",
     "box_features": "embedding of given boxes",
 }

@@ -35,6 +35,7 @@ from vidllm_ros.network.language import SceneLanguageModel
 from vidllm_ros.network.layers import Mlp
 from vidllm_ros.network.metric_depth import MetricDepth
 from vidllm_ros.network.patches3d import Patches3D
+from vidllm_ros.network.scene_places import ScenePlaces
 from vidllm_ros.network.vidllm import VidLLM
 
 DEFAULT_SHARD_BYTES = 2 * 10**9
@@ -141,6 +142,7 @@ def initial_part(part: str, config: VidLLMConfig, seed: int = 0) -> dict[str, Te
         "patches": lambda: Patches3D(config),
         "language": lambda: SceneLanguageModel(config),
         "projector": lambda: Mlp(config.width, dim, dim),
+        "places": lambda: ScenePlaces(dim),
         "grounding": lambda: GroundingDecoder(config, dim),
         "box_features": lambda: BoxFeatures(config, dim),
     }

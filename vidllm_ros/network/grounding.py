@@ -183,10 +183,10 @@ class GroundingDecoder(nn.Module):
             patches: T_3D of B scenes, as fine as the decoder is to read them.
         """
         positions, mask = patches.positions, patches.mask
-        tokens, sight = split_sight(patches.tokens, self.sight is not None)
+        tokens, sight = split_sight(patches.tokens, self.sight is not None, self.norm.weight.dtype)
         embedded = self.embed(self.norm(tokens))
         if self.sight is not None and sight is not None:
-            embedded = embedded + self.sight(sight.to(embedded.dtype))
+            embedded = embedded + self.sight(sight.to(self.sight.weight.dtype))
         scene = QueriedScene(embedded + self.place(positions), positions, mask, positions)
         votes = None
         if self.votes is None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.scene_places import sight_of
+from vidllm_ros.network.scene_places import sight_of, with_sight
 
 CELL_BITS = 18
 MAX_DISTANCE_M = 1e4
@@ -229,8 +229,7 @@ class Patches3D(nn.Module):
         points = torch.where(good[..., None], points, 0.0)  # NaN must not meet a weight
         tokens = semantic + self.position(points).to(semantic.dtype)
         if self.has_sight:
-            sight = sight_of(points, T_world_camera.float())
-            tokens = torch.cat([tokens, sight.to(tokens.dtype)], dim=-1)
+            tokens = with_sight(tokens, sight_of(points, T_world_camera.float()))
         flat = ScenePatches(tokens.flatten(1, 2), points.flatten(1, 2), good.flatten(1, 2))
         pooled = pool_voxels(flat, self.voxel_m, self.cap)
         if not self.fine_cap:

@@ -29,6 +29,8 @@ from vidllm_ros.structures import Corners
 MIN_OBSERVATIONS = 40
 MAX_MEDIAN_PX = 2.0
 MAX_DEPTH_CHANGE = 1.5
+MOST_RISE = 1.5  # of the median error of what was followed, once lost points are found again
+LEAST_PX = 0.1  # an error below says nothing
 FIRST_STOP = 1e-3  # of the adjustment that lost points are looked for with; it goes on after it
 SHARP_OUTLIER = 2.0  # deviations; where points say how sharp they are, large errors are fewer
 MAX_FOCAL_CHANGE = 1.5  # beyond it the points, not the guess, are wrong
@@ -79,7 +81,8 @@ def refine_poses(
         filled = np.where(valid[b], depth[b], middle).astype(np.float32)
         seconds = (np.asarray(stamps_ns[b], np.int64) - stamps_ns[b][0]) / 1e9
         tracks = _tracks(images[b], None if corners is None else corners[b])
-        found = _refine_window(tracks, images[b], filled, lens[b], poses[b], seconds, trust)
+        seen = np.where(valid[b], filled, np.float32(np.nan))
+        found = _refine_window(tracks, images[b], filled, seen, lens[b], poses[b], seconds, trust)
         if found is not None:
             poses[b] = found.T_world_camera
             depth[b] *= found.depth_factor[:, None, None]
@@ -114,12 +117,24 @@ def _refine_window(
     tracks: Tracks,
     images: NDArray[np.uint8],
     depth: NDArray[np.float32],
+    seen: NDArray[np.float32],
     K: NDArray[np.float64],
     T_world_camera: NDArray[np.float64],
     stamps_s: NDArray[np.float64],
     trust: Trust,
 ) -> _Refined | None:
-    """Return what a window's tracks say; None where nothing holds."""
+    """Return what a window's tracks say; None where nothing holds.
+
+    Args:
+        tracks: of the window.
+        images: RGB, (S, H, W, 3).
+        depth: (S, H, W), m, filled where the network has none.
+        seen: likewise, NaN there.
+        K: (S, 3, 3), px.
+        T_world_camera: the network's, (S, 4, 4), m.
+        stamps_s: (S,), s.
+        trust: deviations.
+    """
     if len(tracks) < MIN_OBSERVATIONS:
         return None
     known = depth_at(tracks, depth)
@@ -136,14 +151,14 @@ def _refine_window(
     if not _is_sound(result):
         return None
     factors = depth_factors(result, tracks.frame, known * result.focal, len(depth))
-    again = _with_lost_points(tracks, images, depth, K, result, factors, trust)
-    if again is not tracks:
-        trust = replace(trust, pixel_outlier=SHARP_OUTLIER)
-    known = depth_at(again, depth)
-    better = adjust(again, known, K, result.T_camera_world, stamps_s, trust)
-    if _is_sound(better):
-        result = better
-        factors = depth_factors(result, again.frame, known * result.focal, len(depth))
+    again = _with_lost_points(tracks, images, seen, K, result, factors, trust)
+    for more in (again, tracks):  # without what was found, where that contradicts the rest
+        known = depth_at(more, depth)
+        better = adjust(more, known, K, result.T_camera_world, stamps_s, trust, result.focal)
+        if _is_sound(better) and _agrees(better, more, result, tracks):
+            result = better
+            factors = depth_factors(result, more.frame, known * result.focal, len(depth))
+            break
     T_world_camera = np.asarray(np.linalg.inv(result.T_camera_world), np.float64)
     return _Refined(T_world_camera, factors * np.float32(result.focal), result.focal)
 
@@ -155,10 +170,18 @@ def _is_sound(result: Adjusted) -> bool:
     return is_sound and bool(np.median(result.residual_px) <= MAX_MEDIAN_PX)
 
 
+def _agrees(better: Adjusted, more: Tracks, result: Adjusted, tracks: Tracks) -> bool:
+    """Say whether what was followed is still explained once more points are."""
+    count = len(result.T_camera_world)
+    is_old = np.isin(more.point * count + more.frame, tracks.point * count + tracks.frame)
+    median = float(np.median(better.residual_px[is_old]))
+    return median <= MOST_RISE * max(float(np.median(result.residual_px)), LEAST_PX)
+
+
 def _with_lost_points(
     tracks: Tracks,
     images: NDArray[np.uint8],
-    depth: NDArray[np.float32],
+    seen: NDArray[np.float32],
     K: NDArray[np.float64],
     result: Adjusted,
     factors: NDArray[np.float32],
@@ -167,7 +190,7 @@ def _with_lost_points(
     """Look for the points of an adjustment in frames that lost them."""
     lens = K.copy()
     lens[:, [0, 1], [0, 1]] *= result.focal
-    scaled = depth * (factors * np.float32(result.focal))[:, None, None]
+    scaled = seen * (factors * np.float32(result.focal))[:, None, None]
     return relink(tracks, equalised(images), scaled, lens, result, trust.pixel)
 
 

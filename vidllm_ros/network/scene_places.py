@@ -45,9 +45,32 @@ def sight_of(points: Tensor, T_scene_camera: Tensor) -> Tensor:
     return torch.cat([along, is_first, from_first], dim=-1)
 
 
-def split_sight(tokens: Tensor, has_sight: bool) -> tuple[Tensor, Tensor | None]:
-    """Part tokens, (..., C + SIGHT), from how they were seen; (..., C) and None without."""
-    return (tokens[..., :-SIGHT], tokens[..., -SIGHT:]) if has_sight else (tokens, None)
+def with_sight(tokens: Tensor, sight: Tensor) -> Tensor:
+    """Put sight, (..., SIGHT), behind tokens, (..., C); float32: bfloat16 rounds 8 m to 3 cm."""
+    return torch.cat([tokens.float(), sight.float()], dim=-1)
+
+
+def split_sight(
+    tokens: Tensor, has_sight: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
+    """Part tokens from how they were seen.
+
+    Args:
+        tokens: (..., C + SIGHT); (..., C) without sight.
+        has_sight: whether they carry it.
+        dtype: of the weights that read the tokens, which keep theirs without sight.
+
+    Returns:
+        tokens, (..., C), and sight, (..., SIGHT), float32 and detached, or None.
+    """
+    if not has_sight:
+        return tokens, None
+    return tokens[..., :-SIGHT].to(dtype), tokens[..., -SIGHT:].detach().float()
+
+
+def channels(width: int, has_sight: bool) -> int:
+    """Channels of a scene token of a network of so many."""
+    return width + SIGHT if has_sight else width
 
 
 def bearings(places: Tensor) -> Tensor:
@@ -97,7 +120,6 @@ class ScenePlaces(nn.Module):
 
     def forward(self, positions: Tensor, sight: Tensor) -> Tensor:
         """Return what is added to projected tokens, (B, M, dim); arguments as `in_waves`."""
-        with torch.autocast(positions.device.type, enabled=False):  # bfloat16: 16 mm at 4 m
-            told = in_waves(positions.float(), sight.float())
+        told = in_waves(positions.float(), sight.float())
         placed: Tensor = self.second(functional.gelu(self.first(told.to(self.first.weight.dtype))))
         return placed

@@ -239,12 +239,12 @@ class VidLLM(SceneQuestions, PreTrainedModel):
 
     def scene_embeds(self, scene: ScenePatches) -> Tensor:
         """Bring pooled tokens into the language model's space: (B, M, D)."""
-        tokens, sight = split_sight(scene.tokens, self.places is not None)
+        dtype = self.projector.fc1.weight.dtype
+        tokens, sight = split_sight(scene.tokens, self.places is not None, dtype)
         embeds: Tensor = self.projector(tokens)
-        if self.places is None or sight is None:
-            return embeds
-        placed: Tensor = self.places(scene.positions, sight)
-        return embeds + placed.to(embeds.dtype)
+        if self.places is not None:
+            embeds = embeds + self.places(scene.positions, sight).to(embeds.dtype)
+        return embeds
 
     def predicted_scene(self, geometry: GeometryOutput) -> tuple[ScenePatches, Tensor]:
         """Pool the dense frames' tokens at the places the network itself predicts."""

@@ -18,7 +18,7 @@ from vidllm_ros.network.cross_task_adapter import AdapterOutput
 from vidllm_ros.network.encoder import EncoderOutput
 from vidllm_ros.training.losses import at_least_one, masked_mean, shared_count, shared_mean
 
-RAREST = 2e-3  # share of patches below which a class counts no more: one patch says little
+RAREST = 2e-3  # share of patches below which a class's weight rises no further
 
 
 @dataclass(frozen=True)
@@ -148,14 +148,16 @@ def class_weights(labels: Tensor, classes: int, balance: float) -> Tensor | None
     patches, yet as often as others in words. None without balance. Source: ours.
 
     Args:
-        labels: of patches, -100 where unknown; every process counts its own, all are added.
+        labels: of patches, -100 where unknown; shares are those of all processes' patches.
         classes: number of them.
         balance: 0 to 1.
     """
     if not balance:
         return None
-    counts = torch.bincount(labels[labels != -100], minlength=classes)
-    counts = shared_count(counts.float())
+    known = labels.flatten().clamp(min=-1) + 1  # 0 where unknown; nothing a GPU must wait for
+    counts = torch.zeros(classes + 1, device=labels.device)
+    counts.scatter_add_(0, known, torch.ones_like(known, dtype=counts.dtype))
+    counts = shared_count(counts[1:])
     share = counts / at_least_one(counts.sum())
     wanted = share.clamp(min=RAREST).pow(-balance)
     return wanted / (share * wanted).sum().clamp(min=RAREST)

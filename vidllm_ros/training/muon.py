@@ -31,6 +31,9 @@ def orthogonalise(
         coefficients: of the quintic polynomial a step applies to them.
         steps: how often.
         eps: smallest norm that is divided by.
+
+    Returns:
+        as `matrices`.
     """
     a, b, c = coefficients
     is_tall = matrices.shape[-2] > matrices.shape[-1]
@@ -44,7 +47,7 @@ def orthogonalise(
 
 
 class Muon(torch.optim.Muon):
-    """torch's Muon: float32 on a CPU, bfloat16 elsewhere; steps as long as AdamW's.
+    """torch's Muon, on a CPU in float32; steps as long as AdamW's.
 
     Args:
         matrices: hidden linear maps, two dimensions each.
@@ -60,15 +63,17 @@ class Muon(torch.optim.Muon):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Take one step; with a closure, return its loss."""
+        if any(p.device.type != "cpu" for group in self.param_groups for p in group["params"]):
+            return super().step(closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            alike: dict[tuple[torch.Size, torch.device], list[Tensor]] = defaultdict(list)
+            alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    alike[matrix.shape, matrix.device].append(matrix)
+                    alike[matrix.shape].append(matrix)
             for matrices in alike.values():
                 self._move(matrices, group)
         return loss
@@ -86,8 +91,7 @@ class Muon(torch.optim.Muon):
             buffer = state["momentum_buffer"]
             buffer.lerp_(gradient, 1 - momentum)
             updates.append(gradient.lerp(buffer, momentum) if group["nesterov"] else buffer)
-        dtype = torch.float32 if matrices[0].device.type == "cpu" else torch.bfloat16
-        stacked = torch.stack(updates).to(dtype)
+        stacked = torch.stack(updates).float()
         turned = orthogonalise(stacked, group["ns_coefficients"], group["ns_steps"], group["eps"])
         rate = group["lr"] * MATCH_ADAMW * math.sqrt(max(matrices[0].shape))
         for matrix, update in zip(matrices, turned, strict=True):

@@ -87,6 +87,8 @@ class DataRecipe:
             raise ValueError(
                 f"min_frames: expected 1 to max_frames={self.max_frames}, got {self.min_frames}"
             )
+        if not 0.0 <= self.mirror <= 1.0:
+            raise ValueError(f"mirror: expected a share from 0 to 1, got {self.mirror}")
         if self.segments < 1 or self.text_tokens < 32:
             raise ValueError(
                 "segments, text_tokens: expected at least 1 and 32, got "

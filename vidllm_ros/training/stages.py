@@ -199,9 +199,16 @@ class JointStage(nn.Module):
 
 
 def mirrored(batch: SceneBatch, patch_size: int) -> SceneBatch:
-    """Return frames and patches left to right; poses, boxes and words stay, and are wrong then.
+    """Turn frames and patches left to right; poses, boxes and words stay, and are wrong then.
 
-    For what is told patch by patch. Source: ours, as everyone's augmentation.
+    For what is told patch by patch.
+
+    Args:
+        batch: images (B, S, 3, H, W), patches (B, S, N).
+        patch_size: px, of which H and W are multiples.
+
+    Returns:
+        the batch with images and patches turned.
     """
     rows, columns = (side // patch_size for side in batch.images.shape[-2:])
 
@@ -260,8 +267,8 @@ class DistilStage(nn.Module):
         super()._apply(fn, recurse)
         return self
 
-    def _is_mirrored(self, batch: int) -> bool:
-        chance = np.random.default_rng((self.recipe.seed, batch, MIRROR_STREAM))
+    def _is_mirrored(self, index: int) -> bool:
+        chance = np.random.default_rng((self.recipe.seed, index, MIRROR_STREAM))
         return bool(chance.random() < self.recipe.data.mirror)
 
     def forward(self, batch: SceneBatch, progress: float) -> StageOutput:

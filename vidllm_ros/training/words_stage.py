@@ -26,7 +26,7 @@ from vidllm_ros.network.patches3d import (
     patch_center_depth,
     pool_voxels,
 )
-from vidllm_ros.network.scene_places import SIGHT
+from vidllm_ros.network.scene_places import channels
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
 from vidllm_ros.training.recipe import Recipe
@@ -43,7 +43,8 @@ class PooledScene:
     """One window as the language branch reads it.
 
     Attributes:
-        tokens: (M, C), in the precision of the run.
+        tokens: (M, C), in the precision of the run; with how they were seen where the network
+            has `scene_places`, (M, C + SIGHT).
         positions: (M, 3), m.
         evidence: share of each token's patches that show each object, (M, O).
         targets: the O objects.
@@ -117,11 +118,11 @@ class WordsStage(nn.Module):
         config = self.model.config
         parts = 3 if config.grounding_tokens else 0
         kept = state if config.grounding_votes else [with_shares(scene) for scene in state]
-        channels = config.width + (SIGHT if config.scene_places else 0)
+        width = channels(config.width, config.scene_places)
         self.buffer = [
             scene
             for scene in kept
-            if len(scene.fine or ()) == parts and scene.tokens.shape[-1] == channels
+            if len(scene.fine or ()) == parts and scene.tokens.shape[-1] == width
         ]
 
     def load_state_dict(
