@@ -10,6 +10,8 @@ import torch
 from vidllm_ros.data.samples import SceneSample
 from vidllm_ros.data.synthrooms import make_scene
 from vidllm_ros.geometry.corner_follower import CornerFollower, work_image
+from vidllm_ros.geometry.tracks import Tracks
+from vidllm_ros.network import pose_refinement
 from vidllm_ros.network.metric_geometry import MetricGeometry
 from vidllm_ros.network.pose_refinement import refine_poses
 from vidllm_ros.structures import Corners
@@ -129,3 +131,74 @@ def test_frames_without_depth_are_refused(room: SceneSample) -> None:
     metric = predicted(room, room.depth[:4])
     with pytest.raises(ValueError, match="dense_frames"):
         refine_poses(metric, room.frames.images[None], room.K[None], stamps(room))
+
+
+def position_errors(T_world_camera: torch.Tensor, room: SceneSample) -> np.ndarray:
+    ours = T_world_camera[0].double().numpy()
+    truth = np.linalg.inv(room.T_world_camera[0]) @ room.T_world_camera
+    return np.linalg.norm(ours[:, :3, 3] - truth[:, :3, 3], axis=1)
+
+
+def test_points_found_again_bring_a_whole_walk_closer(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = make_scene(1_000_012, frames=32)
+    rng = np.random.default_rng(0)
+    rough = (long.depth * np.exp(rng.normal(0.0, 0.1, (32, 1, 1)))).astype(np.float32)
+    given = (predicted(long, rough), long.frames.images[None], long.K[None], stamps(long))
+    after = refine_poses(*given)
+    monkeypatch.setattr(pose_refinement, "relink", lambda tracks, *_: tracks)
+    without = refine_poses(*given)
+    errors = [np.mean(position_errors(poses.T_world_camera, long)) for poses in (after, without)]
+    assert errors[0] < 0.9 * errors[1], errors
+
+
+def test_lost_points_are_looked_for_with_the_adjusted_lens_and_depth(
+    room: SceneSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = room.K.copy()
+    wrong[:, [0, 1], [0, 1]] *= 1.15
+    holes = room.depth.copy()
+    holes[:, :10] = np.nan
+    seen = []
+    real = pose_refinement.relink
+
+    def spy(*args: object) -> object:
+        seen.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(pose_refinement, "relink", spy)
+    after = refine_poses(
+        predicted(room, holes, wrong), room.frames.images[None], None, stamps(room)
+    )
+    _, gray, depth, K, adjusted, _ = seen[0]
+    assert len(gray) == len(room)
+    assert np.isnan(depth[:, :10]).all()
+    assert adjusted.focal < 0.99
+    np.testing.assert_allclose(K[:, 0, 0] / np.median(wrong[:, 0, 0]), adjusted.focal, rtol=1e-5)
+    before = np.median(depth[:, 10:] / holes[:, 10:], axis=(1, 2))
+    assert np.abs(np.log(before / adjusted.focal)).max() < 0.2  # the lens, and a frame's own
+    assert after.K[0, 0, 0, 0] < wrong[0, 0, 0]
+
+
+def test_what_contradicts_the_followed_points_is_left_out(
+    room: SceneSample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = (predicted(room, room.depth), room.frames.images[None], room.K[None], stamps(room))
+    monkeypatch.setattr(pose_refinement, "relink", lambda tracks, *_: tracks)
+    plain = refine_poses(*given)
+
+    def mistaken(tracks: Tracks, *_: object) -> Tracks:
+        """Every point is seen in all later frames too, three pixels further each time."""
+        frames = 12
+        point = np.repeat(np.arange(tracks.points), frames)
+        frame = np.tile(np.arange(frames), tracks.points)
+        first = np.searchsorted(tracks.point, np.arange(tracks.points))
+        uv = tracks.uv[first][point] + 3.0 * frame[:, None]
+        known = tracks.point * frames + tracks.frame
+        uv[known] = tracks.uv
+        sharp = np.broadcast_to(8.0 * np.eye(2), (len(uv), 2, 2)).copy()
+        sharp[known] = tracks.sharp
+        return Tracks(frame, point, uv, sharp)
+
+    monkeypatch.setattr(pose_refinement, "relink", mistaken)
+    misled = refine_poses(*given)
+    torch.testing.assert_close(misled.T_world_camera, plain.T_world_camera)

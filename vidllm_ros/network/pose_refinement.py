@@ -3,10 +3,11 @@
 
 The camera head says roughly where each frame was taken; followed corners, lifted by the network's
 metric depth, say it to a fraction of a degree, all the better where the camera's own images were
-followed on the way (geometry/corner_follower.py). VGGT's authors offer bundle adjustment after
-their network in the same place. Switched by `config.pose_refinement`; where the camera is
+followed on the way (geometry/corner_follower.py). By the adjusted poses lost points are found
+again (geometry/relink.py), and all is adjusted once more. VGGT's authors offer bundle adjustment
+after their network in the same place. Switched by `config.pose_refinement`; where the camera is
 calibrated, its intrinsics are used, else the window says how long its lens is, and depth and
-scale follow it. Source: ours (docs/deviations.md, D45, D58). Next: patches3d.py.
+scale follow it. Source: ours (docs/deviations.md, D45, D58, D75). Next: patches3d.py.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from vidllm_ros.structures import Corners
 MIN_OBSERVATIONS = 40
 MAX_MEDIAN_PX = 2.0
 MAX_DEPTH_CHANGE = 1.5
-MOST_RISE = 1.5  # of the median error of what was followed, once lost points are found again
+MOST_RISE = 1.3  # of the median error of what was followed, once lost points are found again
 LEAST_PX = 0.1  # an error below says nothing
 FIRST_STOP = 1e-3  # of the adjustment that lost points are looked for with; it goes on after it
 SHARP_OUTLIER = 2.0  # deviations; where points say how sharp they are, large errors are fewer
