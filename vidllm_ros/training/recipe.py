@@ -254,6 +254,7 @@ class Recipe:
             alone, on frozen geometry) or "image_text" (the semantic teacher).
         geometry_teacher, semantic_teacher: of stage "distil".
         replay_scenes, replay_buffer: scenes a step of the words stage, and scenes it remembers.
+        replay_variety: how differently it is shown each of them, 0 to 1 (varied_scene.py).
         evidence_layer: of the language model, whose head is guided to the evidence.
         total_steps: length of the schedule, batches.
         max_minutes: wall time after which the schedule has ended too; 0 leaves time out.
@@ -274,6 +275,7 @@ class Recipe:
     stage: str = "joint"
     replay_scenes: int = 6
     replay_buffer: int = 256
+    replay_variety: float = 0.0
     evidence_layer: int = 2
     total_steps: int = 2_000
     max_minutes: float = 0.0
@@ -296,6 +298,8 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choice("stage", self.stage, STAGES)
         check_choice("precision", self.precision, PRECISIONS)
+        if not 0.0 <= self.replay_variety <= 1.0:
+            raise ValueError(f"replay_variety: expected 0 to 1, got {self.replay_variety}")
         if self.total_steps < 1:
             raise ValueError(f"total_steps: expected at least 1, got {self.total_steps}")
         if self.data.mirror and self.stage != "distil":

@@ -31,6 +31,7 @@ from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.stage_output import StageOutput
+from vidllm_ros.training.varied_scene import varied
 from vidllm_ros.training.words import Terms, box_targets, word_losses
 
 FRAME_NS = 100_000_000  # rendered rooms: ten frames a second
@@ -138,6 +139,9 @@ class WordsStage(nn.Module):
         order = torch.randperm(len(self.buffer))[: max(old, 0)].tolist()
         scenes = [*fresh, *(self.buffer[i].to(batch.images.device) for i in order)]
         self.buffer = [*self.buffer, *fresh][-self.recipe.replay_buffer :]
+        if self.training:
+            has_sight = self.model.config.scene_places
+            scenes = [varied(scene, self.recipe.replay_variety, has_sight) for scene in scenes]
         terms = Terms(batch.images)
         word_losses(
             terms,
