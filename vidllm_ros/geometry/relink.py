@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vidllm_ros.geometry.bundle_adjustment import Adjusted
 from vidllm_ros.geometry.sharpness import SQUARE_PX, sharpness
-from vidllm_ros.geometry.tracks import Tracks, refind
+from vidllm_ros.geometry.tracks import Tracks, inside, refind
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -146,7 +146,7 @@ def _look(
     height, width = gray[there].shape
     at = cv2.perspectiveTransform(expected.followed[rows, here][:, None], warp)[:, 0]
     at = np.asarray(at, np.float32)
-    kept = _inside(at, width, height)
+    kept = inside(at, gray[there], BORDER_PX)
     rows, at = rows[kept], at[kept]
     if len(rows) < LEAST_POINTS:
         return nobody
@@ -160,18 +160,12 @@ def _look(
     guess = expected.uv[rows, there].astype(np.float32)
     found, went = refind(warped, gray[there], at, guess)
     back, came = refind(gray[there], warped, found, found + at - guess)
-    good = went & came & _inside(found, width, height)
+    good = went & came & inside(found, gray[there], BORDER_PX)
     good &= np.linalg.norm(found - guess, axis=1) < REACH * width
     good &= np.linalg.norm(back - at, axis=1) < RETURN_PX
     rows, at, found = rows[good], at[good], found[good]
     alike = correlation(_squares(warped, at), _squares(gray[there], found)) > ALIKE
     return rows[alike], found[alike].astype(np.float64)
-
-
-def _inside(uv: Float32, width: int, height: int) -> Bools:
-    """Say which points lie more than the border within the image, (n,)."""
-    last = np.array([width, height]) - 1 - BORDER_PX
-    return np.asarray(((uv > BORDER_PX) & (uv < last)).all(1))
 
 
 def _squares(image: NDArray[np.uint8], uv: Float32) -> Float32:

@@ -162,7 +162,7 @@ def follow(
     moved = (there - here)[found]
     home = there - (np.median(moved, axis=0).astype(np.float32) if len(moved) else 0)
     back, returned = refind(now, before, there, home, min(BACK_LEVELS, levels), criteria)
-    good = found & returned & _inside(there, now, BORDER_PX)
+    good = found & returned & inside(there, now, BORDER_PX)
     good &= np.linalg.norm(back - here, axis=1) < max_return_px
     return there, good
 
@@ -204,21 +204,21 @@ def follow_turned(
     )  # fmt: skip
     turned = np.asarray(warped, np.uint8)
     moved = np.asarray(cv2.perspectiveTransform(here[:, None], turn)[:, 0], np.float32)
-    rows = np.flatnonzero(_inside(moved, now, 0))
+    rows = np.flatnonzero(inside(moved, now, 0))
     if len(rows) == 0:
         return there, good
     start = np.where(good[rows, None], there[rows], moved[rows])
     fine, found = refind(turned, now, moved[rows], start, TURN_LEVELS)
     home = fine - np.median(fine - moved[rows], axis=0).astype(np.float32)
     back, returned = refind(now, turned, fine, home, TURN_LEVELS)
-    sound = found & returned & _inside(fine, now, BORDER_PX)
+    sound = found & returned & inside(fine, now, BORDER_PX)
     sound &= np.linalg.norm(back - moved[rows], axis=1) < max_return_px
     there[rows], good = fine, np.zeros_like(good)
     good[rows] = sound
     return there, good
 
 
-def _inside(uv: NDArray[np.float32], image: NDArray[np.uint8], border: int) -> NDArray[np.bool_]:
+def inside(uv: NDArray[np.float32], image: NDArray[np.uint8], border: int) -> NDArray[np.bool_]:
     """Say which points lie more than so many pixels within the image, (n,)."""
     last = np.array([image.shape[1], image.shape[0]]) - 1 - border
     return np.asarray(((uv > border) & (uv < last)).all(1))

@@ -153,7 +153,8 @@ def _refine_window(
         return None
     factors = depth_factors(result, tracks.frame, known * result.focal, len(depth))
     again = _with_lost_points(tracks, images, seen, K, result, factors, trust)
-    for more in (again, tracks):  # without what was found, where that contradicts the rest
+    tries = (tracks,) if again is tracks else (again, tracks)
+    for more in tries:  # without what was found, where that contradicts the rest
         known = depth_at(more, depth)
         better = adjust(more, known, K, result.T_camera_world, stamps_s, trust, result.focal)
         if _is_sound(better) and _agrees(better, more, result, tracks):

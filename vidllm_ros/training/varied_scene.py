@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vidllm_ros.network.scene_places import SIGHT
+from vidllm_ros.network.scene_places import split_sight, with_sight
 
 if TYPE_CHECKING:
     from vidllm_ros.training.words_stage import PooledScene
@@ -64,12 +64,10 @@ def _fewer(
         kept[:] = True
     kept = kept.to(tokens.device)
     tokens, positions, evidence = tokens[kept], positions[kept] * scale, evidence[kept]
-    meaning, sight = (
-        (tokens[:, :-SIGHT], tokens[:, -SIGHT:]) if has_sight else (tokens, tokens[:, :0])
-    )
+    meaning, sight = split_sight(tokens, has_sight, tokens.dtype)
     spread = meaning.float().std(0) if len(meaning) > 1 else torch.zeros_like(meaning[0]).float()
     noise = NOISE * strength * spread * torch.randn(meaning.shape).to(meaning.device)
-    parts = [meaning + noise.to(meaning.dtype)]
-    if has_sight:
-        parts += [sight[:, :-3], sight[:, -3:] * scale]
-    return torch.cat(parts, dim=1), positions, evidence
+    meaning = meaning + noise.to(meaning.dtype)
+    if sight is not None:
+        meaning = with_sight(meaning, torch.cat([sight[:, :-3], sight[:, -3:] * scale], dim=1))
+    return meaning, positions, evidence
