@@ -88,7 +88,7 @@ class DataRecipe:
                 f"min_frames: expected 1 to max_frames={self.max_frames}, got {self.min_frames}"
             )
         if not 0.0 <= self.mirror <= 1.0:
-            raise ValueError(f"mirror: expected a share from 0 to 1, got {self.mirror}")
+            raise ValueError(f"data.mirror: expected a share from 0 to 1, got {self.mirror}")
         if self.segments < 1 or self.text_tokens < 32:
             raise ValueError(
                 "segments, text_tokens: expected at least 1 and 32, got "
