@@ -18,7 +18,7 @@ SCRIPT = """
 import sys
 from vidllm_ros.training import build
 from vidllm_ros.training.recipe import load_recipe
-build.annotate_frames = lambda room, frames, seed: room.select(frames)
+build.annotate_frames = lambda room, frames, seed, rounds: room.select(frames)
 build.TOKENIZER_ROOMS = 3
 build.build_trainer(load_recipe(sys.argv[1]), sys.argv[2]).run()
 """

@@ -65,7 +65,9 @@ def same_curve(tmp_path: Path, made: recipe.Recipe) -> Path:
 def test_every_stage_continues_its_curve(tmp_path, monkeypatch, make_recipe, make_sample):
     for seed in range(3):
         save_sample(tmp_path / "rooms" / f"room{seed}.npz", make_sample(seed))
-    monkeypatch.setattr(build, "annotate_frames", lambda room, frames, seed: room.select(frames))
+    monkeypatch.setattr(
+        build, "annotate_frames", lambda room, frames, seed, rounds: room.select(frames)
+    )
     monkeypatch.setattr(build, "TOKENIZER_ROOMS", 3)
     base = make_recipe(total_steps=3, log_every=1)
     base = replace(base, data=replace(base.data, folder=str(tmp_path / "rooms")))

@@ -31,7 +31,7 @@ from vidllm_ros.training import build
 from vidllm_ros.training.recipe import load_recipe, ValidationRecipe
 from vidllm_ros.training.run_log import Validated
 
-build.annotate_frames = lambda room, frames, seed: room.select(frames)
+build.annotate_frames = lambda room, frames, seed, rounds: room.select(frames)
 build.TOKENIZER_ROOMS = 3
 made, home = load_recipe(sys.argv[1]), Path(sys.argv[2])
 
@@ -70,7 +70,9 @@ def same(one: dict[str, float], two: dict[str, float], rel: float = 2e-3) -> Non
 
 @pytest.mark.slow
 def test_shards_learn_what_the_whole_learns(tmp_path, monkeypatch, make_recipe, make_sample):
-    monkeypatch.setattr(build, "annotate_frames", lambda room, frames, seed: room.select(frames))
+    monkeypatch.setattr(
+        build, "annotate_frames", lambda room, frames, seed, rounds: room.select(frames)
+    )
     monkeypatch.setattr(build, "TOKENIZER_ROOMS", 3)
     for seed in range(4):
         save_sample(tmp_path / "rooms" / f"room{seed}.npz", make_sample(seed))

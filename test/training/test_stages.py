@@ -165,7 +165,9 @@ def test_the_command_trains_goes_on_exports_and_writes_the_card(
     values["total_steps"], values["log_every"] = 4, 1
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(json.loads(json.dumps(values))))
-    monkeypatch.setattr(build, "annotate_frames", lambda room, frames, seed: room.select(frames))
+    monkeypatch.setattr(
+        build, "annotate_frames", lambda room, frames, seed, rounds: room.select(frames)
+    )
     monkeypatch.setattr(build, "TOKENIZER_ROOMS", 3)
     arguments = ["--config", str(config), "--out", str(run)]
     assert train_command.main([*arguments, "--steps", "2"]) == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,9 @@ def build_trainer(
         (home / "recipe.yaml").write_text(yaml.safe_dump(plain(recipe.as_dict()), sort_keys=False))
     batches = SceneBatches(
         source,
-        annotate_frames if reads_words(recipe) else select_frames,
+        partial(annotate_frames, rounds=recipe.data.question_rounds)
+        if reads_words(recipe)
+        else select_frames,
         settings,
         state.process_index,
         state.num_processes,

@@ -52,6 +52,7 @@ class DataRecipe:
         segments: questions, captions and phrases packed after one scene.
         text_tokens: longest pack, tokens.
         captions, phrases: how many of the segments are captions and phrases, at most.
+        question_rounds: how many times over questions of every family are drawn for a scene.
         noise: strength of photometric augmentation, 0 to 1.
         mirror: share of batches whose frames are turned left to right; stage "distil" alone.
         workers: processes that prepare samples.
@@ -78,6 +79,7 @@ class DataRecipe:
     text_tokens: int = 640
     captions: int = 4
     phrases: int = 12
+    question_rounds: int = 1
     noise: float = 0.5
     mirror: float = 0.0
     workers: int = 1
@@ -89,6 +91,10 @@ class DataRecipe:
             )
         if not 0.0 <= self.mirror <= 1.0:
             raise ValueError(f"data.mirror: expected a share from 0 to 1, got {self.mirror}")
+        if self.question_rounds < 1:
+            raise ValueError(
+                f"data.question_rounds: expected at least 1, got {self.question_rounds}"
+            )
         if self.segments < 1 or self.text_tokens < 32:
             raise ValueError(
                 "segments, text_tokens: expected at least 1 and 32, got "
@@ -255,6 +261,8 @@ class Recipe:
         geometry_teacher, semantic_teacher: of stage "distil".
         replay_scenes, replay_buffer: scenes a step of the words stage, and scenes it remembers.
         replay_variety: how differently it is shown each of them, 0 to 1 (varied_scene.py).
+        true_looks: share of its batches whose windows are placed by the truth, spoilt as the
+            network errs (true_looks.py), up to the progress `true_looks_until`.
         evidence_layer: of the language model, whose head is guided to the evidence.
         total_steps: length of the schedule, batches.
         max_minutes: wall time after which the schedule has ended too; 0 leaves time out.
@@ -276,6 +284,8 @@ class Recipe:
     replay_scenes: int = 6
     replay_buffer: int = 256
     replay_variety: float = 0.0
+    true_looks: float = 0.0
+    true_looks_until: float = 0.7
     evidence_layer: int = 2
     total_steps: int = 2_000
     max_minutes: float = 0.0
@@ -300,6 +310,8 @@ class Recipe:
         check_choice("precision", self.precision, PRECISIONS)
         if not 0.0 <= self.replay_variety <= 1.0:
             raise ValueError(f"replay_variety: expected 0 to 1, got {self.replay_variety}")
+        if not 0.0 <= self.true_looks <= 1.0:
+            raise ValueError(f"true_looks: expected a share from 0 to 1, got {self.true_looks}")
         if self.total_steps < 1:
             raise ValueError(f"total_steps: expected at least 1, got {self.total_steps}")
         if self.data.mirror and self.stage != "distil":

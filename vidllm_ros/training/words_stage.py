@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,11 +32,13 @@ from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.stage_output import StageOutput
+from vidllm_ros.training.true_looks import spoilt, true_geometry
 from vidllm_ros.training.varied_scene import varied
 from vidllm_ros.training.words import Terms, box_targets, word_losses
 
 FRAME_NS = 100_000_000  # rendered rooms: ten frames a second
 EXTRA_STATE = "_extra_state"
+TRUE_LOOKS_STREAM = 37
 LEARNING = ("projector", "places", "language", "grounding", "box_features")
 
 
@@ -134,7 +137,7 @@ class WordsStage(nn.Module):
 
     def forward(self, batch: SceneBatch, progress: float) -> StageOutput:
         """Look at new windows, then learn from them and from some seen before."""
-        fresh = self.look(batch)
+        fresh = self.look(batch, self.looks_truly(batch.index, progress))
         old = min(self.recipe.replay_scenes - len(fresh), len(self.buffer))
         order = torch.randperm(len(self.buffer))[: max(old, 0)].tolist()
         scenes = [*fresh, *(self.buffer[i].to(batch.images.device) for i in order)]
@@ -155,6 +158,13 @@ class WordsStage(nn.Module):
         )
         return StageOutput(terms.total, terms.values, len(scenes))
 
+    def looks_truly(self, index: int, progress: float) -> bool:
+        """Say whether a batch's windows are placed by the truth; alike in every process."""
+        if not self.training or progress >= self.recipe.true_looks_until:
+            return False
+        chance = np.random.default_rng((self.recipe.seed, index, TRUE_LOOKS_STREAM))
+        return bool(chance.random() < self.recipe.true_looks)
+
     def _refined(self, metric: MetricGeometry, batch: SceneBatch) -> MetricGeometry:
         """Take the lens and correct the poses as the network does when it is used."""
         images = (batch.images.movedim(2, -1) * 255.0).round().to(torch.uint8).cpu().numpy()
@@ -163,12 +173,23 @@ class WordsStage(nn.Module):
         return self.model.corrected(metric, images, K, [seconds] * len(images))
 
     @torch.no_grad()
-    def look(self, batch: SceneBatch) -> list[PooledScene]:
-        """Turn windows into pooled scenes by the network's own geometry."""
-        output = self.model.geometry(batch.images)
-        metric = self._refined(self.model.metric_geometry(output), batch)
+    def look(self, batch: SceneBatch, is_true: bool = False) -> list[PooledScene]:
+        """Turn windows into pooled scenes by the network's own geometry.
+
+        Args:
+            batch: of windows.
+            is_true: place them by the truth instead, spoilt (true_looks.py).
+        """
+        if is_true:
+            encoded = self.model.encoder(batch.images)
+            semantic = self.model.adapter(encoded.patch_tokens).semantic
+            metric = spoilt(true_geometry(batch))
+        else:
+            output = self.model.geometry(batch.images)
+            semantic = output.adapter.semantic
+            metric = self._refined(self.model.metric_geometry(output), batch)
         scene, T_scene_world = self.model.scene_tokens(
-            output.adapter.semantic,
+            semantic,
             metric.depth,
             metric.K,
             metric.T_world_camera,

@@ -214,3 +214,18 @@ def test_lengths_forgive_a_little() -> None:
     assert article("orange chair") == "an orange chair"
     assert article("bed") == "a bed"
     assert set(PLURALS) == set(OBJECT_LABELS)
+
+
+def test_further_rounds_ask_what_was_not_asked_yet(samples: list[SceneSample]) -> None:
+    """The first round is what it would be alone; an oracle answers the others as well."""
+    for sample in samples[:6]:
+        frames = range(len(sample))
+        once = annotate_frames(sample, frames, seed=5)
+        twice = annotate_frames(sample, frames, seed=5, rounds=2)
+        asked = [question.question for question in twice.questions]
+        assert [q.question for q in once.questions] == asked[: len(once.questions)]
+        assert len(asked) == len(set(asked)) == len({q.question_id for q in twice.questions})
+        assert len(asked) > 1.2 * len(once.questions)
+        seer = oracle.Oracle(twice)
+        for question in twice.questions:
+            assert seer.answer(question) & set(question.answers), (sample.scene_id, question)

@@ -58,11 +58,20 @@ QUOTAS = {
 }
 
 
-def ask(view: View, rng: np.random.Generator, prefix: str = "q") -> tuple[Question, ...]:
-    """Return about twenty questions the frames of a view answer, of all families it allows."""
+def ask(
+    view: View, rng: np.random.Generator, prefix: str = "q", rounds: int = 1
+) -> tuple[Question, ...]:
+    """Return about twenty questions the frames of a view answer, of all families it allows.
+
+    Args:
+        view: what the frames show.
+        rng: chooses.
+        prefix: of the questions' names.
+        rounds: how many times over questions are drawn; what was asked is not asked again.
+    """
     chosen: list[Question] = []
     asked: set[str] = set()
-    for family, quota in QUOTAS.items():
+    for family, quota in list(QUOTAS.items()) * rounds:
         candidates = OFFERS[family](view, rng)
         order = (
             rng.permutation(len(candidates)) if family not in ORDERED else range(len(candidates))

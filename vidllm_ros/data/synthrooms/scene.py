@@ -40,22 +40,32 @@ class Annotations:
     situations: tuple[Situation, ...]
 
 
-def annotate(view: View, rng: np.random.Generator, prefix: str = "q") -> Annotations:
+def annotate(
+    view: View, rng: np.random.Generator, prefix: str = "q", rounds: int = 1
+) -> Annotations:
     """Return everything that is said about what a view shows, and nothing else."""
-    questions, references = ask(view, rng, prefix), refer(view, rng)
+    questions, references = ask(view, rng, prefix, rounds), refer(view, rng)
     captions = describe(view, rng)
     return Annotations(questions, references, captions, situate(view, rng, prefix))
 
 
-def annotate_frames(sample: SceneSample, indices: Sequence[int], seed: int = 0) -> SceneSample:
+def annotate_frames(
+    sample: SceneSample, indices: Sequence[int], seed: int = 0, rounds: int = 1
+) -> SceneSample:
     """Return the chosen frames with objects and words about what these frames show.
 
     "The first view" then means the first chosen frame.
+
+    Args:
+        sample: a walk.
+        indices: of the chosen frames.
+        seed: of the words.
+        rounds: how many times over questions are drawn.
     """
     part = sample.select(indices)
     view = look(sample.objects, part.instance_ids, part.label_ids, part.depth, part.T_world_camera)
     rng = np.random.default_rng([seed, QUESTION_STREAM])
-    words = annotate(view, rng, f"{sample.scene_id}-{seed}")
+    words = annotate(view, rng, f"{sample.scene_id}-{seed}", rounds)
     return replace(
         part,
         objects=view.objects,
