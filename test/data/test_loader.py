@@ -156,6 +156,19 @@ def test_long_windows_come_late_only():
     assert min(counts[5:]) >= 8
 
 
+def test_how_many_frames_says_nothing_of_which_room():
+    """numpy pads seeds with zeros: (seed, index) would draw what (seed, index, 0) draws."""
+    first = []
+    stream = loader.SceneBatches(
+        lambda rng, _: first.append(rng.random()) or make_sample(),
+        lambda sample, indices, seed: sample.select(indices),
+        settings(min_frames=2, max_frames=6, max_scenes=1),
+    )
+    counts = [stream[i].images.shape[1] for i in range(60)]
+    assert abs(np.corrcoef(counts, first)[0, 1]) < 0.4
+    assert len(set(counts)) == 5
+
+
 def test_processes_share_the_scenes_of_a_batch():
     whole = batches()[2]
     parts = [

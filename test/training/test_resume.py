@@ -84,7 +84,10 @@ def test_every_stage_continues_its_curve(tmp_path, monkeypatch, make_recipe, mak
     assert all(name.startswith(("model.", "heads.")) for name in saved)  # no teacher is kept
     second = same_curve(tmp_path, replace(base, name="stage2", model={}, init=str(first)))
     words = replace(base, name="words", stage="words", model={}, init=str(second))
-    last = same_curve(tmp_path, replace(words, replay_scenes=4))  # two of them remembered
+    last = same_curve(
+        tmp_path,  # two of the scenes remembered
+        replace(words, replay_scenes=4, replay_variety=0.4, true_looks=0.5, seed=4),
+    )
     old = torch.load(last / "checkpoint.pt", weights_only=False)
     assert len(old["stage"].pop("_extra_state")) == 6
     torch.save(old, last / "checkpoint.pt")

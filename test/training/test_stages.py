@@ -162,17 +162,22 @@ def test_the_command_trains_goes_on_exports_and_writes_the_card(
         save_sample(rooms / f"room{seed}.npz", make_sample(seed))
     values = make_recipe().as_dict()
     values["data"]["folder"] = str(rooms)
+    values["data"]["question_rounds"] = 3
     values["total_steps"], values["log_every"] = 4, 1
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(json.loads(json.dumps(values))))
+    rounds_asked = set()
     monkeypatch.setattr(
-        build, "annotate_frames", lambda room, frames, seed, rounds: room.select(frames)
+        build,
+        "annotate_frames",
+        lambda room, frames, seed, rounds: rounds_asked.add(rounds) or room.select(frames),
     )
     monkeypatch.setattr(build, "TOKENIZER_ROOMS", 3)
     arguments = ["--config", str(config), "--out", str(run)]
     assert train_command.main([*arguments, "--steps", "2"]) == 0
     assert train_command.main([*arguments, "--export", str(shipped)]) == 0
     assert "goes on from step 2" in capsys.readouterr().err
+    assert rounds_asked == {3}
     steps = [json.loads(row)["step"] for row in (run / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
     loaded = VidLLM.from_pretrained(shipped)

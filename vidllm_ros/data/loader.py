@@ -18,6 +18,10 @@ from vidllm_ros.data.samples import SceneSample
 from vidllm_ros.data.scene_batch import LoaderSettings, SceneBatch, batch_samples
 
 RESCAN_S = 20.0
+FRAME_COUNT_STREAM = (
+    0,
+    29,
+)  # behind (seed, index): numpy takes (seed, index) for (seed, index, 0)
 SMALL_STRIDE, SMALL_STEPS_SHARE = 2.5, 0.5
 
 
@@ -109,7 +113,7 @@ class SceneBatches(Dataset[SceneBatch]):
     def frame_count(self, index: int) -> int:
         """Frames of every scene of batch `index`."""
         settings = self.settings
-        rng = np.random.default_rng((settings.seed, index))
+        rng = np.random.default_rng((settings.seed, index, *FRAME_COUNT_STREAM))
         late = index >= settings.long_from * settings.total_batches
         if late and rng.random() < settings.long_share:
             return int(rng.integers(settings.long_min_frames, settings.long_max_frames + 1))

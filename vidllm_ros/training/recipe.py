@@ -260,9 +260,11 @@ class Recipe:
             alone, on frozen geometry) or "image_text" (the semantic teacher).
         geometry_teacher, semantic_teacher: of stage "distil".
         replay_scenes, replay_buffer: scenes a step of the words stage, and scenes it remembers.
-        replay_variety: how differently it is shown each of them, 0 to 1 (varied_scene.py).
-        true_looks: share of its batches whose windows are placed by the truth, spoilt as the
-            network errs (true_looks.py), up to the progress `true_looks_until`.
+        replay_variety: how differently it is shown every scene, new ones too, 0 to 1
+            (varied_scene.py).
+        true_looks: share of its batches whose windows are placed by the truth, spoiled as nano's
+            geometry errs (true_looks.py), up to the progress `true_looks_until`, 0 to 1; what is
+            remembered from before stays.
         evidence_layer: of the language model, whose head is guided to the evidence.
         total_steps: length of the schedule, batches.
         max_minutes: wall time after which the schedule has ended too; 0 leaves time out.
@@ -308,10 +310,22 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choice("stage", self.stage, STAGES)
         check_choice("precision", self.precision, PRECISIONS)
-        if not 0.0 <= self.replay_variety <= 1.0:
-            raise ValueError(f"replay_variety: expected 0 to 1, got {self.replay_variety}")
-        if not 0.0 <= self.true_looks <= 1.0:
-            raise ValueError(f"true_looks: expected a share from 0 to 1, got {self.true_looks}")
+        for name in ("replay_variety", "true_looks", "true_looks_until"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name}: expected 0 to 1, got {value}")
+            if self.stage != "words" and value and name != "true_looks_until":
+                raise ValueError(
+                    f"{name}: expected 0 with stage {self.stage!r}, which shows every scene as "
+                    f"its network sees it, got {value}; only stage 'words' reads it"
+                )
+        if self.replay_buffer < 1:
+            raise ValueError(f"replay_buffer: expected at least 1, got {self.replay_buffer}")
+        if self.data.question_rounds > 1 and self.stage not in ("words", "joint"):
+            raise ValueError(
+                f"data.question_rounds: expected 1 with stage {self.stage!r}, which reads no "
+                f"questions, got {self.data.question_rounds}"
+            )
         if self.total_steps < 1:
             raise ValueError(f"total_steps: expected at least 1, got {self.total_steps}")
         if self.data.mirror and self.stage != "distil":

@@ -4,12 +4,14 @@
 The joint stage sees a scene once and pays for its geometry each time. Here the frozen network
 turns windows into pooled 3D patches without a gradient, a buffer keeps the newest, and language
 model, projector and box decoder learn from several of them a step, each time with other sentences.
-What they read is what they will read on a robot: poses and depth with their errors.
-Source: ours (docs/deviations.md). Next: trainer.py.
+What they read is what they will read on a robot: poses and depth with their errors; for a share
+of a run it may be the truth with such errors, which is cheaper (true_looks.py).
+Source: ours (docs/deviations.md, D32, D77). Next: trainer.py.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,13 +34,13 @@ from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.stage_output import StageOutput
-from vidllm_ros.training.true_looks import spoilt, true_geometry
+from vidllm_ros.training.true_looks import spoiled, true_geometry
 from vidllm_ros.training.varied_scene import varied
 from vidllm_ros.training.words import Terms, box_targets, word_losses
 
 FRAME_NS = 100_000_000  # rendered rooms: ten frames a second
 EXTRA_STATE = "_extra_state"
-TRUE_LOOKS_STREAM = 37
+TRUE_LOOKS_STREAM, CHANCES_STREAM = 37, 41
 LEARNING = ("projector", "places", "language", "grounding", "box_features")
 
 
@@ -137,26 +139,36 @@ class WordsStage(nn.Module):
 
     def forward(self, batch: SceneBatch, progress: float) -> StageOutput:
         """Look at new windows, then learn from them and from some seen before."""
-        fresh = self.look(batch, self.looks_truly(batch.index, progress))
+        is_true = self.looks_truly(batch.index, progress)
+        fresh = self.look_truly(batch) if is_true else self.look(batch)
+        chances = self._chances(batch)
         old = min(self.recipe.replay_scenes - len(fresh), len(self.buffer))
-        order = torch.randperm(len(self.buffer))[: max(old, 0)].tolist()
+        order = torch.randperm(len(self.buffer), generator=chances)[: max(old, 0)].tolist()
         scenes = [*fresh, *(self.buffer[i].to(batch.images.device) for i in order)]
         self.buffer = [*self.buffer, *fresh][-self.recipe.replay_buffer :]
         if self.training:
-            has_sight = self.model.config.scene_places
-            scenes = [varied(scene, self.recipe.replay_variety, has_sight) for scene in scenes]
+            how = (self.recipe.replay_variety, self.model.config.scene_places, chances)
+            scenes = [varied(scene, *how) for scene in scenes]
         terms = Terms(batch.images)
+        if self.recipe.true_looks:
+            terms.note("true_look", torch.full((), float(is_true), device=batch.images.device))
         word_losses(
             terms,
             self.model,
             self.recipe,
             join_scenes(scenes),
             [scene.targets for scene in scenes],
-            [shuffled(scene.sentences) for scene in scenes],
+            [shuffled(scene.sentences, chances) for scene in scenes],
             pad([scene.evidence for scene in scenes]),
             pad([scene.evidence if scene.fine is None else scene.fine[2] for scene in scenes]),
         )
         return StageOutput(terms.total, terms.values, len(scenes))
+
+    def _chances(self, batch: SceneBatch) -> torch.Generator:
+        """Return what decides on a batch: other chances in every process, the same resumed."""
+        names = zlib.crc32(" ".join(batch.scene_ids).encode())
+        stream = np.random.SeedSequence((self.recipe.seed, batch.index, CHANCES_STREAM, names))
+        return torch.Generator().manual_seed(int(stream.generate_state(1)[0]))
 
     def looks_truly(self, index: int, progress: float) -> bool:
         """Say whether a batch's windows are placed by the truth; alike in every process."""
@@ -173,21 +185,28 @@ class WordsStage(nn.Module):
         return self.model.corrected(metric, images, K, [seconds] * len(images))
 
     @torch.no_grad()
-    def look(self, batch: SceneBatch, is_true: bool = False) -> list[PooledScene]:
-        """Turn windows into pooled scenes by the network's own geometry.
+    def look(self, batch: SceneBatch) -> list[PooledScene]:
+        """Turn windows into pooled scenes by the network's own geometry."""
+        output = self.model.geometry(batch.images)
+        metric = self._refined(self.model.metric_geometry(output), batch)
+        return self._pooled(batch, output.adapter.semantic, metric)
 
-        Args:
-            batch: of windows.
-            is_true: place them by the truth instead, spoilt (true_looks.py).
-        """
-        if is_true:
-            encoded = self.model.encoder(batch.images)
-            semantic = self.model.adapter(encoded.patch_tokens).semantic
-            metric = spoilt(true_geometry(batch))
-        else:
-            output = self.model.geometry(batch.images)
-            semantic = output.adapter.semantic
-            metric = self._refined(self.model.metric_geometry(output), batch)
+    @torch.no_grad()
+    def look_truly(self, batch: SceneBatch) -> list[PooledScene]:
+        """Turn windows into pooled scenes by the truth, spoiled; each by chances of its own."""
+        encoded = self.model.encoder(batch.images)
+        semantic = self.model.adapter(encoded.patch_tokens).semantic
+        stream = (self.recipe.seed, batch.index, TRUE_LOOKS_STREAM)
+        rngs = [
+            np.random.default_rng((*stream, zlib.crc32(name.encode()))) for name in batch.scene_ids
+        ]
+        patch_size = int(self.model.config.patch_size)
+        return self._pooled(batch, semantic, spoiled(true_geometry(batch), patch_size, rngs))
+
+    def _pooled(
+        self, batch: SceneBatch, semantic: Tensor, metric: MetricGeometry
+    ) -> list[PooledScene]:
+        """Pool what windows mean, (B, S, N, C), at the places a geometry gives."""
         scene, T_scene_world = self.model.scene_tokens(
             semantic,
             metric.depth,
@@ -278,6 +297,6 @@ def pad_patches(scenes: Sequence[tuple[Tensor, Tensor]]) -> ScenePatches:
     return ScenePatches(tokens.float(), positions, mask.to(tokens.device))
 
 
-def shuffled(sentences: Sequence[Sentence]) -> list[Sentence]:
+def shuffled(sentences: Sequence[Sentence], chances: torch.Generator) -> list[Sentence]:
     """Return the sentences in a new order: the packer takes those that fit."""
-    return [sentences[i] for i in torch.randperm(len(sentences)).tolist()]
+    return [sentences[i] for i in torch.randperm(len(sentences), generator=chances).tolist()]

@@ -67,7 +67,9 @@ def ask(
         view: what the frames show.
         rng: chooses.
         prefix: of the questions' names.
-        rounds: how many times over questions are drawn; what was asked is not asked again.
+        rounds: how many times over questions are drawn; nothing is asked twice in the same words.
+            "Yes" and "no" are as likely in the first round; of coloured things later ones say
+            "no" a little more often.
     """
     chosen: list[Question] = []
     asked: set[str] = set()
