@@ -111,7 +111,7 @@ class SceneBatch:
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """How batches are drawn; `training.recipe.DataRecipe` explains each.
+    """How batches are drawn; `training.recipe_parts.DataRecipe` explains each.
 
     Attributes:
         frames_per_batch: scenes a batch = this over the frames of each, at least 1.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vidllm_ros.training.muon import Muon
-from vidllm_ros.training.recipe import OptimizerRecipe
+from vidllm_ros.training.recipe_parts import OptimizerRecipe
 from vidllm_ros.training.sharding import clip_norm, cut, cut_like, local
 
 # Tables and final projections are matrices by shape only: Muon is for hidden linear maps.

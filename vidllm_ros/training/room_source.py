@@ -16,7 +16,7 @@ from vidllm_ros.data.loader import RoomFolder
 from vidllm_ros.data.samples import SceneSample
 from vidllm_ros.data.synthrooms import make_scene
 from vidllm_ros.data.synthrooms.storage import load_sample, save_sample
-from vidllm_ros.training.recipe import DataRecipe
+from vidllm_ros.training.recipe_parts import DataRecipe
 
 ROOM_PATTERN = "*.npz"
 

@@ -27,7 +27,7 @@ from vidllm_ros.network.cross_task_adapter import CrossTaskAdapter
 from vidllm_ros.network.encoder import Encoder
 from vidllm_ros.training.distillation import branch_inputs, resize_teacher
 from vidllm_ros.training.image_text import VisionTower
-from vidllm_ros.training.recipe import HOMELESS_TEACHERS, TeacherRecipe
+from vidllm_ros.training.recipe_parts import HOMELESS_TEACHERS, TeacherRecipe
 from vidllm_ros.training.run_folder import (
     MODEL_FOLDER,
     is_run,
