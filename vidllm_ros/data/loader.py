@@ -18,10 +18,8 @@ from vidllm_ros.data.samples import SceneSample
 from vidllm_ros.data.scene_batch import LoaderSettings, SceneBatch, batch_samples
 
 RESCAN_S = 20.0
-FRAME_COUNT_STREAM = (
-    0,
-    29,
-)  # behind (seed, index): numpy takes (seed, index) for (seed, index, 0)
+# Behind (seed, index): numpy takes that pair alone for (seed, index, 0), the first scene's.
+FRAME_COUNT_STREAM = (0, 29)
 SMALL_STRIDE, SMALL_STEPS_SHARE = 2.5, 0.5
 
 
