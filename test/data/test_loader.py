@@ -196,3 +196,12 @@ def test_a_growing_folder_and_an_empty_one(tmp_path):
     rooms.scanned = -1e9
     seen = {rooms(np.random.default_rng(i)).scene_id for i in range(20)}
     assert seen == {"room1", "room2"}
+
+
+@pytest.mark.parametrize("stream", [17, 19, 23, 29, 37])
+def test_what_decides_on_a_batch_is_no_scenes_chance(stream):
+    """A batch of more scenes than a stream's number draws nothing twice."""
+    decides = scene_batch.batch_chances(5, 7, stream).random(4)
+    for place in range(64):
+        assert not np.array_equal(decides, np.random.default_rng((5, 7, place)).random(4))
+    assert np.array_equal(decides, scene_batch.batch_chances(5, 7, stream).random(4))

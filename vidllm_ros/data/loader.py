@@ -15,11 +15,15 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from vidllm_ros.data.samples import SceneSample
-from vidllm_ros.data.scene_batch import LoaderSettings, SceneBatch, batch_samples
+from vidllm_ros.data.scene_batch import (
+    LoaderSettings,
+    SceneBatch,
+    batch_chances,
+    batch_samples,
+)
 
 RESCAN_S = 20.0
-# Behind (seed, index): numpy takes that pair alone for (seed, index, 0), the first scene's.
-FRAME_COUNT_STREAM = (0, 29)
+FRAME_COUNT_STREAM = 29
 SMALL_STRIDE, SMALL_STEPS_SHARE = 2.5, 0.5
 
 
@@ -111,7 +115,7 @@ class SceneBatches(Dataset[SceneBatch]):
     def frame_count(self, index: int) -> int:
         """Frames of every scene of batch `index`."""
         settings = self.settings
-        rng = np.random.default_rng((settings.seed, index, *FRAME_COUNT_STREAM))
+        rng = batch_chances(settings.seed, index, FRAME_COUNT_STREAM)
         late = index >= settings.long_from * settings.total_batches
         if late and rng.random() < settings.long_share:
             return int(rng.integers(settings.long_min_frames, settings.long_max_frames + 1))

@@ -138,6 +138,20 @@ class LoaderSettings:
     colors: tuple[str, ...]
 
 
+def batch_chances(seed: int, index: int, stream: int) -> np.random.Generator:
+    """Return what decides on a whole batch: alike in every process, and no scene's own chances.
+
+    A scene draws from (seed, index, place), for which numpy takes (seed, index) too when the place
+    is 0: hence the zero, behind which no place stands.
+
+    Args:
+        seed: of the run.
+        index: number of the batch.
+        stream: what is decided, above 0.
+    """
+    return np.random.default_rng((seed, index, 0, stream))
+
+
 def patch_majority(ids: NDArray[np.integer], patch_size: int, count: int) -> NDArray[np.int64]:
     """Most frequent id of each patch, (S, N); -100 where most pixels have none.
 
@@ -319,7 +333,7 @@ def batch_samples(
     }
     wanted = frames if settings.dense_frames <= 0 else min(settings.dense_frames, frames)
     # Of its own: every process of a run must choose the same frames, whichever scenes it has.
-    chance = np.random.default_rng((settings.seed, index, DENSE_STREAM))
+    chance = batch_chances(settings.seed, index, DENSE_STREAM)
     dense = np.sort(chance.choice(frames, size=wanted, replace=False))
     return SceneBatch(
         **arrays,

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidllm_ros.data.scene_batch import SceneBatch
+from vidllm_ros.data.scene_batch import SceneBatch, batch_chances
 from vidllm_ros.network.camera_head import encode_pose
 from vidllm_ros.network.metric_geometry import GeometryOutput, canonical_factor
 from vidllm_ros.network.vidllm import VidLLM
@@ -150,7 +149,7 @@ class JointStage(nn.Module):
             progress: 0 to 1; decides how often the network's own geometry lifts the patches.
         """
         weights = self.recipe.losses
-        chance = np.random.default_rng((self.recipe.seed, batch.index, OWN_GEOMETRY_STREAM))
+        chance = batch_chances(self.recipe.seed, batch.index, OWN_GEOMETRY_STREAM)
         is_own = bool(chance.random() < own_geometry_share(progress, self.recipe))
         frames = batch.images.shape[1]
         dense = torch.arange(frames) if is_own else batch.dense_frames
@@ -268,7 +267,7 @@ class DistilStage(nn.Module):
         return self
 
     def _is_mirrored(self, index: int) -> bool:
-        chance = np.random.default_rng((self.recipe.seed, index, MIRROR_STREAM))
+        chance = batch_chances(self.recipe.seed, index, MIRROR_STREAM)
         return bool(chance.random() < self.recipe.data.mirror)
 
     def forward(self, batch: SceneBatch, progress: float) -> StageOutput:

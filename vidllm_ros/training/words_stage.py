@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidllm_ros.data.scene_batch import SceneBatch, Sentence
+from vidllm_ros.data.scene_batch import SceneBatch, Sentence, batch_chances
 from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.metric_geometry import MetricGeometry
 from vidllm_ros.network.patches3d import (
@@ -174,7 +174,7 @@ class WordsStage(nn.Module):
         """Say whether a batch's windows are placed by the truth; alike in every process."""
         if not self.training or progress >= self.recipe.true_looks_until:
             return False
-        chance = np.random.default_rng((self.recipe.seed, index, TRUE_LOOKS_STREAM))
+        chance = batch_chances(self.recipe.seed, index, TRUE_LOOKS_STREAM)
         return bool(chance.random() < self.recipe.true_looks)
 
     def _refined(self, metric: MetricGeometry, batch: SceneBatch) -> MetricGeometry:
