@@ -73,7 +73,7 @@ def settings(**changes: object) -> scene_batch.LoaderSettings:
 
 def batches(**changes: object) -> loader.SceneBatches:
     return loader.SceneBatches(
-        lambda rng, _: make_sample(int(rng.integers(100))),
+        lambda rng, *_: make_sample(int(rng.integers(100))),
         lambda sample, indices, seed: sample.select(indices),
         settings(**changes),
     )
@@ -160,7 +160,7 @@ def test_how_many_frames_says_nothing_of_which_room():
     """numpy pads seeds with zeros: (seed, index) would draw what (seed, index, 0) draws."""
     first = []
     stream = loader.SceneBatches(
-        lambda rng, _: first.append(rng.random()) or make_sample(),
+        lambda rng, *_: first.append(rng.random()) or make_sample(),
         lambda sample, indices, seed: sample.select(indices),
         settings(min_frames=2, max_frames=6, max_scenes=1),
     )
@@ -173,7 +173,7 @@ def test_processes_share_the_scenes_of_a_batch():
     whole = batches()[2]
     parts = [
         loader.SceneBatches(
-            lambda rng, _: make_sample(int(rng.integers(100))),
+            lambda rng, *_: make_sample(int(rng.integers(100))),
             lambda sample, indices, seed: sample.select(indices),
             settings(),
             rank,
@@ -194,8 +194,26 @@ def test_a_growing_folder_and_an_empty_one(tmp_path):
     assert rooms(np.random.default_rng(0)).scene_id == "room1"
     (tmp_path / "2.npz").touch()
     rooms.scanned = -1e9
-    seen = {rooms(np.random.default_rng(i)).scene_id for i in range(20)}
+    seen = {rooms(np.random.default_rng(0), 0, draw).scene_id for draw in range(2)}
     assert seen == {"room1", "room2"}
+
+
+def test_no_room_comes_twice_before_all_were_there(tmp_path):
+    for i in range(12):
+        (tmp_path / f"{i:02d}.npz").touch()
+
+    def stream(rank: int = 0, world: int = 1) -> loader.SceneBatches:
+        rooms = loader.RoomFolder(tmp_path, "*.npz", lambda p: make_sample(int(p.stem)), seed=5)
+        exact = settings(min_frames=4, max_frames=4, max_scenes=3, frames_per_batch=12)
+        return loader.SceneBatches(
+            rooms, lambda sample, indices, seed: sample.select(indices), exact, rank, world
+        )
+
+    deals = [[name for i in range(4) for name in stream()[4 * k + i].scene_ids] for k in range(2)]
+    assert sorted(deals[0]) == sorted(deals[1]) == sorted(f"room{i}" for i in range(12))
+    assert deals[0] != deals[1]
+    shared = [stream(rank, 2)[1].scene_ids for rank in range(2)]
+    assert sorted(shared[0] + shared[1]) == sorted(stream()[1].scene_ids)
 
 
 @pytest.mark.parametrize("stream", [17, 19, 23, 29, 37])

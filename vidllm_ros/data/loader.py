@@ -2,7 +2,8 @@
 """Draw training batches: rooms from a folder or from seeds, frames from a walk, said anew.
 
 Batch number k is a pure function of (seed, k) and of the rooms there are, so that a resumed run
-sees what it would have seen. A folder may grow while it is read. Next: training/packing.py.
+sees what it would have seen. A folder's rooms are dealt like cards, none twice before all were
+there; it may grow while it is read. Next: training/packing.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from vidllm_ros.data.scene_batch import (
 )
 
 RESCAN_S = 20.0
-FRAME_COUNT_STREAM = 29
+FRAME_COUNT_STREAM, DEAL_STREAM = 29, 43
 SMALL_STRIDE, SMALL_STEPS_SHARE = 2.5, 0.5
 
 
@@ -49,20 +50,26 @@ def choose_frames(available: int, count: int, rng: np.random.Generator) -> list[
 
 
 class RoomFolder:
-    """Rendered rooms in a folder, which may grow while it is read.
+    """Rendered rooms in a folder, which may grow while it is read, and is then dealt anew.
 
     Args:
         folder: holds one file a room.
         pattern: of those files.
         load: reads one.
+        seed: decides on the order of each deal.
     """
 
     def __init__(
-        self, folder: str | Path, pattern: str, load: Callable[[Path], SceneSample]
+        self,
+        folder: str | Path,
+        pattern: str,
+        load: Callable[[Path], SceneSample],
+        seed: int = 0,
     ) -> None:
         self.folder = Path(folder)
         self.pattern = pattern
         self.load = load
+        self.seed = seed
         self.files: list[Path] = []
         self.scanned = 0.0
 
@@ -79,17 +86,26 @@ class RoomFolder:
             )
         return self.files
 
-    def __call__(self, rng: np.random.Generator, batch: int = 0) -> SceneSample:
-        """Draw a room; `batch` is the batch's number, which changes nothing here."""
+    def __call__(self, rng: np.random.Generator, batch: int = 0, draw: int = 0) -> SceneSample:
+        """Return the room of draw number `draw`; no other in the same deal gets it.
+
+        Args:
+            rng: changes nothing here.
+            batch: changes nothing here.
+            draw: counts every scene of every batch.
+        """
         files = self.scan()
-        return self.load(files[int(rng.integers(len(files)))])
+        deal, card = divmod(draw, len(files))
+        order = batch_chances(self.seed, deal, DEAL_STREAM).permutation(len(files))
+        return self.load(files[int(order[card])])
 
 
 class SceneBatches(Dataset[SceneBatch]):
     """Batches by number; hand it to a `DataLoader` with `batch_size=None`.
 
     Args:
-        source: draws one room with a generator, for a batch's number.
+        source: draws one room with a generator, for a batch's number and a draw's; every scene
+            of every batch has another, in the batches' order.
         choose: takes a room, frame indices and a seed; returns those frames, said anew.
         settings: how batches are drawn.
         rank, world: this process takes every `world`-th scene of a batch, from `rank` on.
@@ -97,7 +113,7 @@ class SceneBatches(Dataset[SceneBatch]):
 
     def __init__(
         self,
-        source: Callable[[np.random.Generator, int], SceneSample],
+        source: Callable[[np.random.Generator, int, int], SceneSample],
         choose: Callable[[SceneSample, Sequence[int], int], SceneSample],
         settings: LoaderSettings,
         rank: int = 0,
@@ -127,7 +143,7 @@ class SceneBatches(Dataset[SceneBatch]):
         samples, rngs = [], []
         for place in range(self.rank, max(scenes, self.rank + 1), self.world):
             rng = np.random.default_rng((self.settings.seed, index, place))
-            room = self.source(rng, index)
+            room = self.source(rng, index, index * self.settings.max_scenes + place)
             chosen = choose_frames(len(room), frames, rng)
             samples.append(self.choose(room, chosen, int(rng.integers(2**31))))
             rngs.append(rng)

@@ -177,8 +177,9 @@ def train_tokenizer(
     recipe: Recipe, settings: LoaderSettings, vocab_size: int
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer on what is said about the recipe's rooms."""
-    source, rng = build_source(recipe.data), np.random.default_rng((recipe.seed, 1))
-    texts = training_texts((source(rng) for _ in range(TOKENIZER_ROOMS)), settings)
+    source = build_source(recipe.data, recipe.seed)
+    rng = np.random.default_rng((recipe.seed, 1))
+    texts = training_texts((source(rng, 0, draw) for draw in range(TOKENIZER_ROOMS)), settings)
     return build_tokenizer(texts, vocab_size)
 
 
@@ -293,7 +294,7 @@ def build_trainer(
     sharding.is_wanted(recipe, state.num_processes)  # refuse before anything is loaded
     seed_everything(recipe.seed)
     settings = loader_settings(recipe, patch_size_of(recipe))
-    source = build_source(recipe.data)  # refused before anything is written
+    source = build_source(recipe.data, recipe.seed)  # refused before anything is written
     with state.main_process_first():
         stage = build_stage(recipe, home / MODEL_FOLDER, settings)
     if state.is_main_process:

@@ -41,8 +41,8 @@ class RenderedRooms:
             return data.rooms
         return min(data.rooms, data.pool + int(data.new_rooms * batch))
 
-    def __call__(self, rng: np.random.Generator, batch: int = 0) -> SceneSample:
-        """Draw a room for a batch."""
+    def __call__(self, rng: np.random.Generator, batch: int = 0, draw: int = 0) -> SceneSample:
+        """Draw a room for a batch; the draw's number changes nothing here."""
         return self.room(self.data.first_seed + int(rng.integers(self.pool(batch))))
 
     def room(self, seed: int) -> SceneSample:
@@ -59,8 +59,8 @@ class RenderedRooms:
         return make_scene(seed, height=self.data.height, width=self.data.width, device="cpu")
 
 
-def build_source(data: DataRecipe) -> RoomFolder | RenderedRooms:
-    """Return the rooms of a recipe.
+def build_source(data: DataRecipe, seed: int = 0) -> RoomFolder | RenderedRooms:
+    """Return the rooms of a recipe; `seed`, the run's, decides on the order of a folder's.
 
     Raises:
         FileNotFoundError: its folder holds none yet.
@@ -68,7 +68,7 @@ def build_source(data: DataRecipe) -> RoomFolder | RenderedRooms:
     """
     if not data.folder:
         return RenderedRooms(data)
-    rooms = RoomFolder(data.folder, ROOM_PATTERN, load_sample)
+    rooms = RoomFolder(data.folder, ROOM_PATTERN, load_sample, seed)
     first = rooms.scan()[0]
     height, width = load_sample(first).frames.images.shape[1:3]
     if (height, width) != (data.height, data.width):
