@@ -16,6 +16,7 @@ from vidllm_ros.network.text_packing import (
     encode,
     pack_segments,
 )
+from vidllm_ros.network.word_rows import word_rows
 
 TEXTS = ["What colour is the chair? brown", "How many tables are there? two", "Find: the sofa"]
 LLAMA = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 300}
@@ -66,6 +67,10 @@ def test_packed_equals_each_segment_alone_and_cached(kind, template, segments):
     boxes = torch.randn(2, 1, 48, generator=torch.Generator().manual_seed(2))
     packed_text = pack_segments(model.tokenizer, segments)
     packed = model.packed_forward(embeds, mask, packed_text, boxes)
+    in_rows = model.forward_in_rows(embeds, mask, packed_text, boxes)
+    said = packed_text.segment_ids >= 0
+    torch.testing.assert_close(in_rows.logits[said], packed.logits[said], atol=2e-4, rtol=2e-4)
+    torch.testing.assert_close(in_rows.hidden[said], packed.hidden[said], atol=2e-4, rtol=2e-4)
     for b, row in enumerate(segments):
         real = embeds[b : b + 1, mask[b]]
         prefix = model.encode_scene(real)
@@ -90,6 +95,33 @@ def plain_logits(model, real, segment, box):
     preface = [1, *encode(model.tokenizer, model.template.preface)]
     whole = torch.cat([table(torch.tensor(preface)), real[0], words])
     return model.model(inputs_embeds=whole[None]).logits[0, -len(ids) :]
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_words_in_rows_teach_what_packed_words_teach(kind, segments):
+    model = build(kind)
+    for parameter in model.parameters():
+        parameter.data.div_(4.0)
+    many = pack_segments(model.tokenizer, [segments[0] * 4, segments[1] * 3])
+    assert len(word_rows(many.segment_ids)) > 1
+    learnt = []
+    for read in (model.packed_forward, model.forward_in_rows):
+        embeds, mask = scene()
+        boxes = torch.randn(2, 4, 48, generator=torch.Generator().manual_seed(2))
+        embeds.requires_grad_()
+        boxes.requires_grad_()
+        logits = read(embeds, mask, many, boxes).logits
+        torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), many.labels.flatten(), ignore_index=IGNORE
+        ).backward()
+        taught = {name: p.grad for name, p in model.named_parameters()}
+        learnt.append({"scene": embeds.grad, "boxes": boxes.grad, **taught})
+        model.zero_grad()
+    for name, wanted in learnt[0].items():
+        assert wanted.abs().max() > 0, name
+        torch.testing.assert_close(
+            learnt[1][name], wanted, atol=1e-5 * wanted.abs().max().item() + 1e-7, rtol=1e-3
+        )
 
 
 def test_labels_sit_where_they_are_predicted(segments):

@@ -92,16 +92,18 @@ def test_one_batch_is_learnt_by_heart(model, batch, joint):
         stage, recipe.OptimizerRecipe(name="muon", lr=3e-3, schedule="constant", warmup=0.01)
     )
     first = last = None
+    right = []
     for _ in range(60):
         output = stage(batch, 0.0)
         output.loss.backward()
         mover.step(0.5)
         first = first or output
         last = output
+        right.append(float(output.terms["given_match_top1"]))
     assert last.scenes == 2
     for term in ("language", "camera", "metric", "oracle_label", "match", "boxes_1"):
         assert last.terms[term] < 0.6 * first.terms[term], term
-    assert last.terms["given_match_top1"] > 0.9
+    assert sorted(right[-20:])[10] > 0.9  # of 11 phrases, one or two waver at this rate
 
 
 def test_words_and_boxes_do_not_move_the_reconstruction(model, batch, joint):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb
 
@@ -21,6 +21,7 @@ from vidllm_ros.network.box_features import BoxBatch
 from vidllm_ros.network.full_float32 import exact_product
 from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.network.word_rows import WordRows, word_rows
 from vidllm_ros.training import grounding_losses as grounding
 from vidllm_ros.training.losses import at_least_one, masked_mean, shared_count
 from vidllm_ros.training.packing import SpokenScenes, pack_sentences
@@ -100,10 +101,10 @@ def word_losses(
     told = model.box_features.embeds(scene.for_boxes, box_batch(targets, spoken.boxes))
     embeds = model.scene_embeds(scene)
     if evidence is None or not weights.guide_evidence:
-        read = model.language.packed_forward(embeds, scene.mask, spoken.text, told)
+        read = model.language.forward_in_rows(embeds, scene.mask, spoken.text, told)
     else:
         with watch_language(model, recipe.evidence_layer) as seen:
-            read = model.language.packed_forward(embeds, scene.mask, spoken.text, told)
+            read = model.language.forward_in_rows(embeds, scene.mask, spoken.text, told)
         looks, hit = evidence_guidance(seen, scene, targets, spoken, evidence)
         terms.add("guide_evidence", looks, weights.guide_evidence)
         terms.note("evidence_hit", hit)
@@ -227,12 +228,29 @@ def answer_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class LanguageLook:
-    """What one attention layer of the language model read in a forward pass."""
+    """What one attention layer of the language model read: the scenes, then rows of words."""
 
     def __init__(self, attention: LlamaAttention) -> None:
         self.attention = attention
-        self.hidden: Tensor | None = None
-        self.rotary: tuple[Tensor, Tensor] | None = None
+        self.passes: list[tuple[Tensor, tuple[Tensor, Tensor]]] = []  # hidden states, rotary
+
+    def asks(self, rows: WordRows) -> Tensor:
+        """Return the queries of one head for packed words, (B, L, head_dim)."""
+        return rows.joined(self._heard(self.attention.q_proj, 1)).float()
+
+    def shows(self, scene_tokens: int) -> Tensor:
+        """Return the keys of one head for the scene, the prefix's end, (B, M, head_dim)."""
+        return self._heard(self.attention.k_proj, 0)[:, -scene_tokens:].float()
+
+    def _heard(self, project: nn.Module, number: int) -> Tensor:
+        if len(self.passes) != 2:
+            raise AssertionError("expected the scenes' pass and the words'")
+        hidden, rotary = self.passes[number]
+        states = project(hidden).view(*hidden.shape[:2], -1, self.attention.head_dim)
+        states = states.transpose(1, 2)
+        turned, _ = apply_rotary_pos_emb(states, states, *rotary)
+        head: Tensor = turned[:, EVIDENCE_HEAD]
+        return head
 
 
 @contextmanager
@@ -247,8 +265,7 @@ def watch_language(model: VidLLM, layer: int) -> Iterator[LanguageLook]:
     look = LanguageLook(attention)
 
     def keep(_: object, __: object, arguments: dict[str, object]) -> None:
-        look.hidden = arguments["hidden_states"]  # type: ignore[assignment]
-        look.rotary = arguments["position_embeddings"]  # type: ignore[assignment]
+        look.passes.append((arguments["hidden_states"], arguments["position_embeddings"]))  # type: ignore[arg-type]
 
     hook = attention.register_forward_pre_hook(keep, with_kwargs=True)
     try:
@@ -270,18 +287,9 @@ def evidence_guidance(
         cross-entropy with all right tokens counting as one, and the share of answers whose
         strongest look at the scene is right.
     """
-    if look.hidden is None or look.rotary is None:
-        raise AssertionError("the language model did not run")
-    attention, hidden = look.attention, look.hidden
-    heads = (*hidden.shape[:2], -1, attention.head_dim)
-    q = attention.q_proj(hidden).view(heads).transpose(1, 2)
-    k = attention.k_proj(hidden).view(heads).transpose(1, 2)
-    q, k = apply_rotary_pos_emb(q, k, *look.rotary)
-    width = hidden.shape[1] - spoken.text.ids.shape[1]  # of the prefix; the scene is its end
-    scene_tokens = scene.tokens.shape[1]
-    q = q[:, EVIDENCE_HEAD, width:].float()  # (B, L, head_dim)
-    k = k[:, EVIDENCE_HEAD, width - scene_tokens : width].float()  # (B, M, head_dim)
-    logits = (q @ k.transpose(1, 2) * attention.scaling).masked_fill(
+    q = look.asks(word_rows(spoken.text.segment_ids))
+    k = look.shows(scene.tokens.shape[1])
+    logits = (q @ k.transpose(1, 2) * look.attention.scaling).masked_fill(
         ~scene.mask[:, None], PADDED_LOGIT
     )
     wanted = torch.zeros_like(logits, dtype=torch.bool)
