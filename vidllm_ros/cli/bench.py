@@ -16,6 +16,7 @@ from vidllm_ros.cli.command import complain, note
 BENCHMARKS = {
     "node": ("bench_node", "what the node costs around the network, and how fast it replies"),
     "model": ("bench_model", "the network stage by stage against its plain twin"),
+    "words": ("bench_words", "learning words in rows against packed side by side"),
     "walk": ("bench_walk", "drift and object ids over a long walk"),
 }
 UNKNOWN_BENCHMARK = 2

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vidllm bench words`: what learning words costs in rows, against its packed twin.
+
+One pass forwards and backwards over scenes and the sentences behind them, as training makes it;
+weights and words are random. Next: network/word_rows.py, which says why rows; bench_report.py.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidllm_ros.cli.bench_report import Bar, print_bars, surroundings, with_bars
+from vidllm_ros.cli.command import note, run_command
+from vidllm_ros.cli.output_files import check_file_target, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vidllm_ros.network.configuration import VidLLMConfig
+    from vidllm_ros.network.language import SceneLanguageModel
+    from vidllm_ros.network.text_packing import PackedText
+
+BARS = (Bar("rows_vs_packed", 1.0, "packed twin / in rows, same run", is_least=True),)
+SENTENCE = (10, 30)  # tokens, least and most: as questions with their answers have
+
+
+def bench_words(
+    model: Annotated[Path, typer.Option(help="folder whose language model's sizes are taken")] = (
+        Path("models/vidllm-nano")
+    ),
+    scenes: Annotated[int, typer.Option(min=1, help="of a batch")] = 4,
+    text_tokens: Annotated[int, typer.Option(min=32, help="behind each scene")] = 800,
+    repetitions: Annotated[int, typer.Option(min=1, help="of each side")] = 9,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "cpu",
+    clock: Annotated[
+        str, typer.Option(help="wall, or cpu: processor time, on a shared CPU")
+    ] = "wall",
+    out: Annotated[Path, typer.Option(help="report, JSON")] = Path("bench_words.json"),
+) -> None:
+    """Measure a training pass over words in rows and packed, in turn; the ratio is the bar."""
+    check_file_target("--out", out, ".json")
+    from vidllm_ros.network.attention_kernels import now
+    from vidllm_ros.network.configuration import VidLLMConfig
+    from vidllm_ros.streaming.loading import choose_device
+    from vidllm_ros.streaming.repeated_timing import measure_in_turn, spread_of
+
+    chosen = choose_device(device)
+    if clock not in ("wall", "cpu") or (clock == "cpu" and chosen.type != "cpu"):
+        raise ValueError(f"clock: expected wall, or cpu on a CPU, got {clock!r}")
+    if not (model / "config.json").is_file():
+        raise FileNotFoundError(f"model: expected a folder with a config.json, got {model}")
+    note(f"building the language model of {model} with random weights")
+    calls = passes(VidLLMConfig.from_pretrained(model), scenes, text_tokens, chosen)
+    read: Callable[[], float] = time.process_time if clock == "cpu" else lambda: now(chosen)
+    seconds = measure_in_turn(calls, repetitions, clock=read)
+    spread = {name: spread_of(taken) for name, taken in seconds.items()}
+    report: dict[str, Any] = {name: found.in_ms() for name, found in spread.items()}
+    report["rows_vs_packed"] = spread["packed"].median / spread["rows"].median
+    said = {"model": model, "scenes": scenes, "text-tokens": text_tokens, "device": device}
+    said |= {"repetitions": repetitions, "clock": clock, "out": out}
+    words = [word for name, value in said.items() for word in (f"--{name}", str(value))]
+    report = with_bars(report | surroundings(["words", *words]), BARS)
+    write_json(out, report)
+    print_bars(report, BARS, f"{scenes} scenes, {text_tokens} tokens of words behind each")
+    print(json.dumps({name: report[name] for name in ("rows", "packed", "rows_vs_packed")}))
+
+
+def passes(
+    config: VidLLMConfig, scenes: int, text_tokens: int, device: Any
+) -> dict[str, Callable[[], None]]:
+    """Return both ways to pass over the same words, forwards and backwards."""
+    import torch
+
+    from vidllm_ros.network.language import SceneLanguageModel
+
+    generator = torch.Generator().manual_seed(0)
+    language = SceneLanguageModel(config).to(device).train()
+    text = random_text(scenes, text_tokens, config.language_config().vocab_size, generator)
+    text = text.to(device)
+    shape = (scenes, config.max_scene_tokens, language.dim)
+    embeds = torch.randn(shape, generator=generator).to(device)
+    mask = torch.ones(shape[:2], dtype=torch.bool, device=device)
+    return {
+        "rows": lambda: learn(language, language.forward_in_rows(embeds, mask, text).logits),
+        "packed": lambda: learn(language, language.packed_forward(embeds, mask, text).logits),
+    }
+
+
+def learn(language: SceneLanguageModel, logits: Tensor) -> None:
+    """Carry a loss back to every weight, and forget the gradients."""
+    logits.logsumexp(-1).mean().backward()
+    language.zero_grad()
+
+
+def random_text(scenes: int, tokens: int, vocabulary: int, generator: Any) -> PackedText:
+    """Return sentences of random length and words, packed until none fits."""
+    import torch
+
+    from vidllm_ros.network.text_packing import PackedText
+
+    segment_ids = torch.full((scenes, tokens), -1)
+    offsets = torch.zeros(scenes, tokens, dtype=torch.long)
+    for b in range(scenes):
+        used = 0
+        for number in range(tokens):
+            low, high = SENTENCE
+            length = int(torch.randint(low, high + 1, (), generator=generator))
+            if used + length > tokens:
+                break
+            segment_ids[b, used : used + length] = number
+            offsets[b, used : used + length] = torch.arange(length)
+            used += length
+    ids = torch.randint(vocabulary, (scenes, tokens), generator=generator)
+    nowhere = torch.full((scenes, 0), -1)
+    return PackedText(ids, segment_ids, offsets, ids, nowhere, nowhere)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(bench_words, "bench words", argv)
