@@ -13,7 +13,7 @@ from vidllm_ros.network.acceleration import Acceleration
 from vidllm_ros.network.account import Workload
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.metric_geometry import frames_with_metric_depth
-from vidllm_ros.network.scene_queries import scene_state
+from vidllm_ros.network.scene_state import scene_state
 from vidllm_ros.network.vidllm import VidLLM
 
 

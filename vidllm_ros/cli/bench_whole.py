@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vidllm_ros import prompts
 from vidllm_ros.network.account import Workload
-from vidllm_ros.network.scene_queries import scene_state
+from vidllm_ros.network.scene_state import scene_state
 from vidllm_ros.network.text_packing import build_tokenizer
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.streaming.repeated_timing import Call, spread_of

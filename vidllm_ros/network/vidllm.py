@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from vidllm_ros.geometry.image import resize_frames
-from vidllm_ros.network import scene_queries
 from vidllm_ros.network.aggregator import Aggregator
 from vidllm_ros.network.box_features import BoxFeatures
 from vidllm_ros.network.camera_head import CameraHead
@@ -49,11 +48,8 @@ from vidllm_ros.network.pose_refinement import refine_poses
 from vidllm_ros.network.scene_frame import scene_frames
 from vidllm_ros.network.scene_places import ScenePlaces, split_sight
 from vidllm_ros.network.scene_questions import SceneQuestions
-from vidllm_ros.structures import (
-    Corners,
-    Frames,
-    Reconstruction,
-)
+from vidllm_ros.network.scene_state import SceneCache
+from vidllm_ros.structures import Corners, Frames, Reconstruction
 
 
 class VidLLM(SceneQuestions, PreTrainedModel):
@@ -84,7 +80,7 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         self.places = ScenePlaces(self.language.dim) if config.scene_places else None
         self.grounding = GroundingDecoder(config, self.language.dim)
         self.box_features = BoxFeatures(config, self.language.dim)
-        self._scenes = scene_queries.SceneCache()
+        self._scenes = SceneCache()
         self.frame_cache = FrameCache()
         start_from_scratch(self.aggregator, self.camera_head)
         self.post_init()
@@ -93,7 +89,7 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Leave every module as it built itself; transformers' own bring their rule."""
+        """Leave modules as they built themselves; transformers' own bring their rule."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -111,8 +107,7 @@ class VidLLM(SceneQuestions, PreTrainedModel):
     def save_pretrained(
         self, save_directory: Any, *args: Any, dtype: torch.dtype | None = None, **kwargs: Any
     ) -> None:
-        """Write config, tokenizer and weights in shards of 14 MB at most; arguments of
-        transformers.
+        """Write config, tokenizer and weights in shards of at most 14 MB; as transformers does.
 
         Args:
             save_directory: folder, made where missing.
@@ -138,8 +133,6 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         super().train(mode)
         return self
 
-    # ---- pieces, for the trainer ------------------------------------------------------------
-
     def forward(self, images: Tensor, dense_frames: Tensor | None = None) -> GeometryOutput:
         return self.geometry(images, dense_frames)
 
@@ -150,8 +143,8 @@ class VidLLM(SceneQuestions, PreTrainedModel):
             images: RGB in [0, 1], (B, S, 3, H, W), H and W multiples of the patch size.
             dense_frames: indices of the frames that get dense maps, (F,); all where None.
         """
-        size = (images.shape[-2], images.shape[-1])
-        return self.geometry_of(self.encoder(images), size, dense_frames)
+        height, width = images.shape[-2:]
+        return self.geometry_of(self.encoder(images), (height, width), dense_frames)
 
     def geometry_of(
         self,
@@ -169,14 +162,14 @@ class VidLLM(SceneQuestions, PreTrainedModel):
             metric_frames: which of the dense frames get metric depth too; all where None.
         """
         adapted = self._adapt(encoded)
-        frames, device = encoded.patch_tokens.shape[1], encoded.patch_tokens.device
+        device = encoded.patch_tokens.device
         aggregated = self.aggregator(adapted.geometry, encoded.grid)
         levels = aggregated.patch_levels(self.config.aggregator_layers)
         seen, scaled = encoded.levels, None
         if metric_frames is not None:
             scaled = torch.tensor(metric_frames, dtype=torch.long, device=device)
         if dense_frames is None:  # of all frames: a select would copy every level
-            dense_frames = torch.arange(frames, device=device)
+            dense_frames = torch.arange(encoded.patch_tokens.shape[1], device=device)
         else:
             levels = [level.index_select(1, dense_frames) for level in levels]
             scaled = dense_frames if scaled is None else dense_frames[scaled]
@@ -254,8 +247,6 @@ class VidLLM(SceneQuestions, PreTrainedModel):
             semantic, metric.depth, metric.K, metric.T_world_camera, metric.valid
         )
 
-    # ---- what a robot asks -------------------------------------------------------------------
-
     def prepare(self, frames: Frames, shrink: float = 1.0) -> Frames:
         """Bring frames to the size the network sees; frames of that size come back as they are.
 
@@ -289,10 +280,9 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         self.forget_frames()
         return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
-    def _encode_images(self, images: np.ndarray[Any, Any]) -> EncoderOutput:
+    def _encode_images(self, images: NDArray[np.uint8]) -> Any:
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)[None]
-        encoded: EncoderOutput = self.encoder(pixels.float() / 255)
-        return encoded
+        return self.encoder(pixels.float() / 255)
 
     @torch.inference_mode()
     def reconstruct(self, frames: Frames, shrink: float = 1.0) -> Reconstruction:
@@ -349,8 +339,7 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         Arguments as `refine_poses`. What words are trained on is what they read on a robot, so
         training calls this too.
         """
-        if K is not None:
-            metric = with_lens(metric, torch.from_numpy(K))
+        metric = metric if K is None else with_lens(metric, torch.from_numpy(K))
         if self.config.pose_refinement != "none":
             return refine_poses(metric, images, K, stamps_ns, corners)
         return metric
