@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One odd frame is dropped, three in a row are followed."""
+"""One odd frame is dropped, three in a row are followed; what shows nothing is said."""
 
 from __future__ import annotations
 
-from vidllm_ros.ros.frame_gate import FOLLOW_AFTER, FrameGate, Shape
+import numpy as np
+import pytest
+
+from vidllm_ros.ros.frame_gate import FOLLOW_AFTER, FrameGate, Shape, blindness
 
 A = Shape(640, 480, "rgb8", "camera")
 B = Shape(320, 240, "rgb8", "camera")
@@ -22,3 +25,20 @@ def test_a_lasting_change_is_followed() -> None:
     refused = [bool(gate.refuse(B)) for _ in range(FOLLOW_AFTER + 1)]
     assert refused == [True] * (FOLLOW_AFTER - 1) + [False, False]
     assert "640x480 rgb8" in gate.refuse(A)
+
+
+@pytest.mark.parametrize("level", [0, 3, 128, 255])
+@pytest.mark.parametrize("size", [(480, 640), (42, 56), (7, 9), (1080, 1920)])
+def test_a_covered_lens_shows_nothing_however_grainy(level: int, size: tuple[int, int]) -> None:
+    assert f"of one brightness ({level} of 255" in blindness(np.full((*size, 3), level, np.uint8))
+    grain = np.random.default_rng(0).normal(level, 8.0, (*size, 3)).clip(0, 255).astype(np.uint8)
+    assert size[0] < 100 or "is the lens covered" in blindness(grain)
+
+
+def test_a_blank_wall_and_a_dark_room_with_a_lamp_show_something() -> None:
+    wall = np.full((480, 640, 3), 180, np.float32)
+    wall += 6.0 * np.linspace(-1, 1, 640)[None, :, None]  # light falls off from left to right
+    assert blindness(wall.astype(np.uint8)) == ""
+    lamp = np.zeros((480, 640, 3), np.uint8)
+    lamp[200:230, 300:330] = 255
+    assert blindness(lamp) == ""

@@ -117,9 +117,10 @@ def test_sigterm_in_the_middle_of_a_window(launch: Launch, ros: None) -> None:
     inside = threading.Event()
     threading.Thread(target=lambda: (read_until(node, "INSIDE"), inside.set())).start()
     stamp_ns = 5_000_000_000
+    rgb = np.random.default_rng(0).integers(0, 256, (42, 56, 3), np.uint8)
     while not inside.wait(0.05):
         stamp_ns += 100_000_000
-        player.publish(CameraFrame(stamp_ns, np.zeros((42, 56, 3), np.uint8), "cam"), stamp_ns)
+        player.publish(CameraFrame(stamp_ns, rgb, "cam"), stamp_ns)
     camera.destroy_node()
     assert stop(node, signal.SIGTERM) < 5
 

@@ -108,7 +108,7 @@ def test_stamps_that_stand_still_are_the_named_cause(start: Callable[..., Any]) 
     harness = start()
     harness.wait_active()
     says = diagnostic(harness)
-    rgb = np.zeros((H, W, 3), np.uint8)
+    rgb = np.random.default_rng(0).integers(0, 256, (H, W, 3), np.uint8)
     wait_until(lambda: harness.publisher(Image, "image"), "a listener")
 
     def told() -> bool:
@@ -117,6 +117,24 @@ def test_stamps_that_stand_still_are_the_named_cause(start: Callable[..., Any]) 
 
     wait_until(told, "the diagnostic names the stamps")
     harness.wait_said("its stamp is 0: the camera sets none")
+
+
+def test_a_covered_lens_is_the_named_cause_and_enters_no_window(start: Callable[..., Any]) -> None:
+    harness = start()
+    harness.wait_active()
+    says = diagnostic(harness)
+    harness.feed(2)
+    dark = np.full((H, W, 3), 3, np.uint8)
+
+    def told() -> bool:
+        harness.send(image_from_rgb(header(harness.stamp_ns + 1, FRAME_ID), dark))
+        return says("all are dropped: the image is of one brightness (3 of 255")
+
+    wait_until(told, "the diagnostic names the lens")
+    harness.wait_said("is the lens covered, or the light off?")
+    harness.feed(2)
+    harness.wait_windows(1)
+    assert len(harness.node._engine._session.newest.reconstruction.stamps_ns) == 4
 
 
 def test_network_that_gives_no_numbers_loses_one_window(

@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decides whether a frame looks like the stream it belongs to: size, encoding, optical frame.
+"""Decides whether a frame is one to look at: it is of its stream, and shows anything.
 
-A single frame of another shape is a fault and is dropped; three in a row are a camera that was
-set anew, and are followed. Stamps are judged later, by streaming/window.py. Next: inputs.py, which
-asks for every frame.
+A single frame of another size, encoding or optical frame is a fault and is dropped; three in a row
+are a camera that was set anew, and are followed. A frame of one brightness is a covered lens or a
+dark room, about which the network would make things up. Stamps are judged later, by
+streaming/window.py. Next: inputs.py, which asks for every frame.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
 FOLLOW_AFTER = 3
 """So many frames in a row of a new shape are a new stream, not a fault."""
+LEAST_CONTRAST = 0.5
+"""Deviation of the brightness, of 255, from square to square: a blank wall's shading is more."""
+SQUARES = (16, 12)
 
 
 @dataclass(frozen=True)
@@ -46,3 +54,19 @@ class FrameGate:
             self._shape, self._other, self._others = shape, None, 0
             return ""
         return f"the stream is {self._shape}, this frame is {shape}"
+
+
+def blindness(rgb: NDArray[np.uint8]) -> str:
+    """Return why a frame (H, W, 3) shows nothing; empty where it shows something.
+
+    Brightness is compared between squares of the image, not pixels: grain is no picture.
+    """
+    squares = cv2.resize(rgb, SQUARES, interpolation=cv2.INTER_AREA)
+    brightness = squares.astype(np.float32).mean(axis=-1)
+    contrast = float(brightness.std())
+    if contrast >= LEAST_CONTRAST:
+        return ""
+    return (
+        f"the image is of one brightness ({brightness.mean():.0f} of 255, deviation "
+        f"{contrast:.1f}); is the lens covered, or the light off?"
+    )

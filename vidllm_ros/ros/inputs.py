@@ -32,7 +32,7 @@ from vidllm_ros.ros.conversions import (
     rgb_from_image,
 )
 from vidllm_ros.ros.engine import Engine
-from vidllm_ros.ros.frame_gate import FrameGate, Shape
+from vidllm_ros.ros.frame_gate import FrameGate, Shape, blindness
 from vidllm_ros.ros.health import Health, Throttle
 from vidllm_ros.ros.parameters import NodeParameters
 from vidllm_ros.ros.pixel_grid import CameraView
@@ -139,18 +139,10 @@ class Inputs:
         stamp_ns = stamp_to_ns(header.stamp)
         if self._health.frame_received(now, self._age_s(header.stamp)) == 1:
             self._node.get_logger().info(f"first frame on {self.topic}: {encoding}")
-        try:
-            rgb = decode()
-        except ValueError as error:
-            self._drop(topic.name, str(error).split(":")[0], str(error))
+        picture = self._picture(topic.name, header.frame_id, encoding, decode)
+        if picture is None:
             return
-        refusal = self._gate.refuse(
-            Shape(rgb.shape[1], rgb.shape[0], encoding, header.frame_id)
-        )  # fmt: skip
-        if refusal:
-            self._drop(topic.name, "other stream", refusal)
-            return
-        rgb, K, rectifier = self._rectified(rgb)
+        rgb, K, rectifier = self._rectified(picture)
         self._view = CameraView(rgb.shape[0], rgb.shape[1], rectifier)
         is_remapped = rectifier is not None and rectifier.calibration.is_distorted
         added = self._engine.offer(stamp_ns, rgb, header.frame_id, K, is_remapped)
@@ -168,6 +160,27 @@ class Inputs:
         self._health.frame_used(now)
         if added.arrival is not Arrival.PASSED_OVER:
             self._kept_at = now
+
+    def _picture(
+        self, topic: str, frame_id: str, encoding: str, decode: Callable[[], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8] | None:
+        """Decode a frame; drop it, with the cause, where it is torn, odd or shows nothing."""
+        try:
+            rgb = decode()
+        except ValueError as error:
+            self._drop(topic, str(error).split(":")[0], str(error))
+            return None
+        refusals = {
+            "other stream": self._gate.refuse(
+                Shape(rgb.shape[1], rgb.shape[0], encoding, frame_id)
+            ),
+            "shows nothing": blindness(rgb),
+        }
+        for cause, words in refusals.items():
+            if words:
+                self._drop(topic, cause, words)
+                return None
+        return rgb
 
     def _flush_when_silent(self) -> None:
         """Show the last frames once no more come: they may be too few for a window."""
