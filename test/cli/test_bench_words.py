@@ -8,11 +8,10 @@ import torch
 
 from vidllm_ros.cli import bench, bench_words
 from vidllm_ros.network.configuration import VidLLMConfig
-from vidllm_ros.network.language import SceneLanguageModel
 
 
 def test_words_fill_what_there_is_in_whole_sentences():
-    text = bench_words.random_text(3, 64, 50, torch.Generator().manual_seed(1))
+    text = bench_words.random_text(3, 64, 50, seed=1)
     for ids, offsets in zip(text.segment_ids, text.offsets, strict=True):
         real = ids >= 0
         assert real.sum() > 64 - bench_words.SENTENCE[1]
@@ -35,24 +34,22 @@ def test_report_has_both_sides_and_their_ratio(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["rows"]["count"] == 1
 
 
-def test_both_sides_pass_over_the_same_words():
+def test_both_sides_learn_the_same_from_the_same_words():
     config = VidLLMConfig(max_scene_tokens=24)
-    language = SceneLanguageModel(config)
-    text = bench_words.random_text(
-        2, 300, config.language_config().vocab_size, torch.Generator().manual_seed(1)
-    )
-    embeds, mask = torch.randn(2, 24, language.dim), torch.ones(2, 24, dtype=torch.bool)
-    said = text.segment_ids >= 0
-    with torch.inference_mode():
-        rows = language.forward_in_rows(embeds, mask, text).logits[said]
-        packed = language.packed_forward(embeds, mask, text).logits[said]
-    torch.testing.assert_close(rows, packed, atol=1e-4, rtol=1e-4)
+    calls = bench_words.passes(config, 2, 300, torch.device("cpu"), is_half=False)
+    packed, rows = calls["packed"](), calls["rows"]()
+    assert set(packed) == set(rows) > {"scenes"}
+    for name, wanted in packed.items():
+        assert wanted.abs().max() > 0, name
+        least = 1e-5 * wanted.abs().max().item()
+        torch.testing.assert_close(rows[name], wanted, atol=least, rtol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--clock", "sundial"], "clock: expected wall"),
+        (["--precision", "int4"], "precision: expected float32 or bfloat16"),
         (["--model", "nowhere"], "expected a folder with a config.json, got nowhere"),
         (["--out", "words.txt"], "--out"),
     ],

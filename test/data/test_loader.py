@@ -198,22 +198,31 @@ def test_a_growing_folder_and_an_empty_one(tmp_path):
     assert seen == {"room1", "room2"}
 
 
-def test_no_room_comes_twice_before_all_were_there(tmp_path):
+@pytest.mark.parametrize(
+    ("world", "least", "most", "scenes"), [(1, 4, 4, 3), (2, 2, 6, 3), (2, 2, 2, 1), (3, 2, 6, 2)]
+)
+def test_no_room_comes_twice_before_all_were_there(tmp_path, world, least, most, scenes):
     for i in range(12):
         (tmp_path / f"{i:02d}.npz").touch()
 
-    def stream(rank: int = 0, world: int = 1) -> loader.SceneBatches:
-        rooms = loader.RoomFolder(tmp_path, "*.npz", lambda p: make_sample(int(p.stem)), seed=5)
-        exact = settings(min_frames=4, max_frames=4, max_scenes=3, frames_per_batch=12)
-        return loader.SceneBatches(
-            rooms, lambda sample, indices, seed: sample.select(indices), exact, rank, world
-        )
+    def parts(seed: int = 5) -> list[loader.SceneBatches]:
+        rooms = loader.RoomFolder(tmp_path, "*.npz", lambda p: make_sample(int(p.stem)), seed)
+        made = settings(min_frames=least, max_frames=most, max_scenes=scenes, frames_per_batch=12)
+        made = replace(made, total_batches=100)
+        choose = lambda sample, indices, seed: sample.select(indices)  # noqa: E731
+        return [loader.SceneBatches(rooms, choose, made, rank, world) for rank in range(world)]
 
-    deals = [[name for i in range(4) for name in stream()[4 * k + i].scene_ids] for k in range(2)]
-    assert sorted(deals[0]) == sorted(deals[1]) == sorted(f"room{i}" for i in range(12))
-    assert deals[0] != deals[1]
-    shared = [stream(rank, 2)[1].scene_ids for rank in range(2)]
-    assert sorted(shared[0] + shared[1]) == sorted(stream()[1].scene_ids)
+    def dealt(shares: list[loader.SceneBatches]) -> list[str]:
+        return [name for k in range(24) for part in shares for name in part[k].scene_ids][:24]
+
+    names = dealt(parts())
+    every = sorted(f"room{i}" for i in range(12))
+    assert sorted(names[:12]) == sorted(names[12:]) == every
+    assert names[:12] != names[12:]
+    assert names == dealt(parts())
+    assert names != dealt(parts(6))
+    late = parts()[0]  # a resumed run asks for a late batch first
+    assert late[20].scene_ids == parts()[0][20].scene_ids
 
 
 @pytest.mark.parametrize("stream", [17, 19, 23, 29, 37])

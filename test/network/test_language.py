@@ -2,6 +2,8 @@
 """Packed, cached and plain runs give the same numbers; any text can be said; one batch is
 learnt."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -16,7 +18,7 @@ from vidllm_ros.network.text_packing import (
     encode,
     pack_segments,
 )
-from vidllm_ros.network.word_rows import word_rows
+from vidllm_ros.network.word_rows import can_read_in_rows, read_in_rows, word_rows
 
 TEXTS = ["What colour is the chair? brown", "How many tables are there? two", "Find: the sofa"]
 LLAMA = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 300}
@@ -67,7 +69,8 @@ def test_packed_equals_each_segment_alone_and_cached(kind, template, segments):
     boxes = torch.randn(2, 1, 48, generator=torch.Generator().manual_seed(2))
     packed_text = pack_segments(model.tokenizer, segments)
     packed = model.packed_forward(embeds, mask, packed_text, boxes)
-    in_rows = model.forward_in_rows(embeds, mask, packed_text, boxes)
+    rows = word_rows(packed_text.segment_ids)
+    in_rows = read_in_rows(model, embeds, mask, packed_text, rows, boxes)
     said = packed_text.segment_ids >= 0
     torch.testing.assert_close(in_rows.logits[said], packed.logits[said], atol=2e-4, rtol=2e-4)
     torch.testing.assert_close(in_rows.hidden[said], packed.hidden[said], atol=2e-4, rtol=2e-4)
@@ -103,14 +106,15 @@ def test_words_in_rows_teach_what_packed_words_teach(kind, segments):
     for parameter in model.parameters():
         parameter.data.div_(4.0)
     many = pack_segments(model.tokenizer, [segments[0] * 4, segments[1] * 3])
-    assert len(word_rows(many.segment_ids)) > 1
+    rows = word_rows(many.segment_ids)
+    assert len(rows) > 1
     learnt = []
-    for read in (model.packed_forward, model.forward_in_rows):
+    for read in (model.packed_forward, partial(read_in_rows, model, rows=rows)):
         embeds, mask = scene()
         boxes = torch.randn(2, 4, 48, generator=torch.Generator().manual_seed(2))
         embeds.requires_grad_()
         boxes.requires_grad_()
-        logits = read(embeds, mask, many, boxes).logits
+        logits = read(embeds, mask, many, box_embeds=boxes).logits
         torch.nn.functional.cross_entropy(
             logits.flatten(0, 1), many.labels.flatten(), ignore_index=IGNORE
         ).backward()
@@ -122,6 +126,23 @@ def test_words_in_rows_teach_what_packed_words_teach(kind, segments):
         torch.testing.assert_close(
             learnt[1][name], wanted, atol=1e-5 * wanted.abs().max().item() + 1e-7, rtol=1e-3
         )
+
+
+def test_a_text_without_words_is_read_in_rows_too():
+    model = build()
+    embeds, mask = scene()
+    nothing = pack_segments(model.tokenizer, [[], []])
+    read = read_in_rows(model, embeds, mask, nothing, word_rows(nothing.segment_ids))
+    assert read.logits.shape == (*nothing.ids.shape, 300)
+    assert torch.isfinite(read.logits).all()
+
+
+def test_layers_computed_again_keep_no_keys_to_run_twice_on():
+    model = build()
+    assert can_read_in_rows(model)
+    model.model.activation_checkpointing_enable({"use_reentrant": False})
+    assert can_read_in_rows(model)  # they are computed once where nothing is learnt
+    assert not can_read_in_rows(model.train())
 
 
 def test_labels_sit_where_they_are_predicted(segments):

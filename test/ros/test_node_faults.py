@@ -179,7 +179,7 @@ def test_two_publishers_of_which_one_is_odd(start: Callable[..., Any]) -> None:
     harness.wait_active()
     for _ in range(4):
         harness.send(harness.frame())
-        odd = np.zeros((20, 30, 3), np.uint8)
+        odd = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
         harness.send(image_from_rgb(header(harness.stamp_ns + 1, "other"), odd))
     harness.wait_windows(1)
     assert harness.node._engine.counts.restarts == 0

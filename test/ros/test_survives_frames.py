@@ -131,7 +131,7 @@ def test_a_covered_lens_is_the_named_cause_and_enters_no_window(start: Callable[
         return says("all are dropped: the image is of one brightness (3 of 255")
 
     wait_until(told, "the diagnostic names the lens")
-    harness.wait_said("is the lens covered, or the light off?")
+    harness.wait_said("is the lens covered, the light off")
     harness.feed(2)
     harness.wait_windows(1)
     assert len(harness.node._engine._session.newest.reconstruction.stamps_ns) == 4

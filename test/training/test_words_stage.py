@@ -9,6 +9,7 @@ import torch
 
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.vidllm import VidLLM
+from vidllm_ros.network.word_rows import can_read_in_rows
 from vidllm_ros.training import recipe, words_stage
 
 
@@ -115,3 +116,23 @@ def test_the_words_stage_teaches_votes(model, batch, make_recipe, learn, has_fin
     losses = replace(stage.recipe.losses, boxes=boxes)
     with pytest.raises(ValueError, match="votes that nobody taught"):
         words_stage.WordsStage(model, replace(stage.recipe, losses=losses))
+
+
+def test_layers_computed_again_teach_words_the_same(model, batch, make_recipe):
+    made = make_recipe(losses=recipe.LossRecipe(guide_evidence=1.0), evidence_layer=1)
+    stage = words_stage.WordsStage(model, made)
+    taught = []
+    for again in (False, True):
+        assert can_read_in_rows(model.language) != again
+        model.zero_grad()
+        output = stage(batch, 0.0)
+        output.loss.backward()
+        language = model.language.model
+        taught.append((output.terms, {n: p.grad.clone() for n, p in language.named_parameters()}))
+        stage.buffer.clear()
+        language.activation_checkpointing_enable({"use_reentrant": False})
+    for name in ("language", "guide_evidence", "match"):
+        torch.testing.assert_close(taught[0][0][name], taught[1][0][name], rtol=1e-4, atol=1e-5)
+    for name, wanted in taught[0][1].items():
+        least = 1e-4 * float(wanted.abs().max())
+        torch.testing.assert_close(taught[1][1][name], wanted, rtol=1e-3, atol=least, msg=name)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vidllm bench words`: what learning words costs in rows, against its packed twin.
 
-One pass forwards and backwards over scenes and the sentences behind them, as training makes it;
-weights and words are random. Next: network/word_rows.py, which says why rows; bench_report.py.
+One pass forwards and backwards over scenes and the sentences behind them, boxes and looks at the
+evidence left out; weights and words are random. Next: network/word_rows.py, which says why rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vidllm_ros.network.configuration import VidLLMConfig
-    from vidllm_ros.network.language import SceneLanguageModel
     from vidllm_ros.network.text_packing import PackedText
 
 BARS = (Bar("rows_vs_packed", 1.0, "packed twin / in rows, same run", is_least=True),)
@@ -38,6 +37,7 @@ def bench_words(
     text_tokens: Annotated[int, typer.Option(min=32, help="behind each scene")] = 800,
     repetitions: Annotated[int, typer.Option(min=1, help="of each side")] = 9,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "cpu",
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16, by autocast")] = "float32",
     clock: Annotated[
         str, typer.Option(help="wall, or cpu: processor time, on a shared CPU")
     ] = "wall",
@@ -53,17 +53,20 @@ def bench_words(
     chosen = choose_device(device)
     if clock not in ("wall", "cpu") or (clock == "cpu" and chosen.type != "cpu"):
         raise ValueError(f"clock: expected wall, or cpu on a CPU, got {clock!r}")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision: expected float32 or bfloat16, got {precision!r}")
     if not (model / "config.json").is_file():
         raise FileNotFoundError(f"model: expected a folder with a config.json, got {model}")
     note(f"building the language model of {model} with random weights")
-    calls = passes(VidLLMConfig.from_pretrained(model), scenes, text_tokens, chosen)
+    config = VidLLMConfig.from_pretrained(model)
+    calls = passes(config, scenes, text_tokens, chosen, precision == "bfloat16")
     read: Callable[[], float] = time.process_time if clock == "cpu" else lambda: now(chosen)
     seconds = measure_in_turn(calls, repetitions, clock=read)
     spread = {name: spread_of(taken) for name, taken in seconds.items()}
     report: dict[str, Any] = {name: found.in_ms() for name, found in spread.items()}
     report["rows_vs_packed"] = spread["packed"].median / spread["rows"].median
     said = {"model": model, "scenes": scenes, "text-tokens": text_tokens, "device": device}
-    said |= {"repetitions": repetitions, "clock": clock, "out": out}
+    said |= {"precision": precision, "repetitions": repetitions, "clock": clock, "out": out}
     words = [word for name, value in said.items() for word in (f"--{name}", str(value))]
     report = with_bars(report | surroundings(["words", *words]), BARS)
     write_json(out, report)
@@ -72,38 +75,44 @@ def bench_words(
 
 
 def passes(
-    config: VidLLMConfig, scenes: int, text_tokens: int, device: Any
-) -> dict[str, Callable[[], None]]:
-    """Return both ways to pass over the same words, forwards and backwards."""
+    config: VidLLMConfig, scenes: int, text_tokens: int, device: Any, is_half: bool
+) -> dict[str, Callable[[], dict[str, Tensor]]]:
+    """Return both ways to pass over the same words; each call returns its gradients by name."""
     import torch
 
     from vidllm_ros.network.language import SceneLanguageModel
+    from vidllm_ros.network.word_rows import read_in_rows, word_rows
 
-    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
     language = SceneLanguageModel(config).to(device).train()
-    text = random_text(scenes, text_tokens, config.language_config().vocab_size, generator)
-    text = text.to(device)
-    shape = (scenes, config.max_scene_tokens, language.dim)
-    embeds = torch.randn(shape, generator=generator).to(device)
-    mask = torch.ones(shape[:2], dtype=torch.bool, device=device)
+    text = random_text(scenes, text_tokens, config.language_config().vocab_size)
+    rows, text = word_rows(text.segment_ids).to(device), text.to(device)
+    embeds = torch.randn(scenes, config.max_scene_tokens, language.dim, device=device)
+    mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=device)
+    said = text.segment_ids >= 0
+
+    def learn(read: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        leaf = embeds.clone().requires_grad_()
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
+            logits = read(leaf)
+        logits[said].float().logsumexp(-1).mean().backward()
+        found = {"scenes": leaf.grad, **{n: p.grad for n, p in language.named_parameters()}}
+        language.zero_grad()
+        return {name: gradient for name, gradient in found.items() if gradient is not None}
+
     return {
-        "rows": lambda: learn(language, language.forward_in_rows(embeds, mask, text).logits),
-        "packed": lambda: learn(language, language.packed_forward(embeds, mask, text).logits),
+        "rows": lambda: learn(lambda leaf: read_in_rows(language, leaf, mask, text, rows).logits),
+        "packed": lambda: learn(lambda leaf: language.packed_forward(leaf, mask, text).logits),
     }
 
 
-def learn(language: SceneLanguageModel, logits: Tensor) -> None:
-    """Carry a loss back to every weight, and forget the gradients."""
-    logits.logsumexp(-1).mean().backward()
-    language.zero_grad()
-
-
-def random_text(scenes: int, tokens: int, vocabulary: int, generator: Any) -> PackedText:
+def random_text(scenes: int, tokens: int, vocabulary: int, seed: int = 0) -> PackedText:
     """Return sentences of random length and words, packed until none fits."""
     import torch
 
     from vidllm_ros.network.text_packing import PackedText
 
+    generator = torch.Generator().manual_seed(seed)
     segment_ids = torch.full((scenes, tokens), -1)
     offsets = torch.zeros(scenes, tokens, dtype=torch.long)
     for b in range(scenes):

@@ -52,7 +52,9 @@ SUB_COMMANDS = {
         "evaluate", "Measure a model on a benchmark, beside trivial baselines."
     ),
     "score": SubCommand("score", "Score anybody's predictions on a benchmark."),
-    "bench": SubCommand("bench", "Measure speed: bench node, bench model, bench walk."),
+    "bench": SubCommand(
+        "bench", "Measure speed: bench node, bench model, bench words, bench walk."
+    ),
     "calibrate": SubCommand(
         "calibrate", "Choose the score from which a model reports boxes, and store it."
     ),

@@ -3,7 +3,7 @@
 
 Batch number k is a pure function of (seed, k) and of the rooms there are, so that a resumed run
 sees what it would have seen. A folder's rooms are dealt like cards, none twice before all were
-there; it may grow while it is read. Next: training/packing.py.
+there; while it grows, every look at it deals anew. Next: training/packing.py.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def choose_frames(available: int, count: int, rng: np.random.Generator) -> list[
 
 
 class RoomFolder:
-    """Rendered rooms in a folder, which may grow while it is read, and is then dealt anew.
+    """Rendered rooms in a folder, dealt like cards.
+
+    The folder may grow while it is read. Whoever sees more rooms deals anew, each process and
+    worker at its own time, so that until it has stopped growing a room may come again early.
 
     Args:
         folder: holds one file a room.
@@ -124,6 +127,7 @@ class SceneBatches(Dataset[SceneBatch]):
         self.settings = settings
         self.rank = rank
         self.world = world
+        self._draws = [0]  # before each batch, as far as was asked for
 
     def __len__(self) -> int:
         return self.settings.total_batches
@@ -137,13 +141,23 @@ class SceneBatches(Dataset[SceneBatch]):
             return int(rng.integers(settings.long_min_frames, settings.long_max_frames + 1))
         return int(rng.integers(settings.min_frames, settings.max_frames + 1))
 
+    def scene_count(self, index: int) -> int:
+        """Scenes of batch `index`, of all processes together; each has one at least."""
+        fitting = self.settings.frames_per_batch // self.frame_count(index)
+        return max(self.world, min(fitting, self.settings.max_scenes))
+
+    def draws_before(self, index: int) -> int:
+        """Scenes of all batches before `index`."""
+        while len(self._draws) <= index:
+            self._draws.append(self._draws[-1] + self.scene_count(len(self._draws) - 1))
+        return self._draws[index]
+
     def __getitem__(self, index: int) -> SceneBatch:
-        frames = self.frame_count(index)
-        scenes = max(1, min(self.settings.frames_per_batch // frames, self.settings.max_scenes))
+        frames, first = self.frame_count(index), self.draws_before(index)
         samples, rngs = [], []
-        for place in range(self.rank, max(scenes, self.rank + 1), self.world):
+        for place in range(self.rank, self.scene_count(index), self.world):
             rng = np.random.default_rng((self.settings.seed, index, place))
-            room = self.source(rng, index, index * self.settings.max_scenes + place)
+            room = self.source(rng, index, first + place)
             chosen = choose_frames(len(room), frames, rng)
             samples.append(self.choose(room, chosen, int(rng.integers(2**31))))
             rngs.append(rng)

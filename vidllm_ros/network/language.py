@@ -3,7 +3,8 @@
 
 Any causal model of transformers. Its prefix is <bos>, the template's preface and the projected
 scene tokens; what follows are segments, each of which sees the prefix and itself. So one prefix
-serves many questions: packed into one pass in training, from a key/value cache when answering.
+serves many questions: behind it in rows in training (word_rows.py), from a key/value cache when
+answering.
 Next: grounding.py, which reads the hidden state of <loc>.
 """
 
@@ -26,7 +27,6 @@ from vidllm_ros.network.text_packing import (
     pack_segments,
     special_ids,
 )
-from vidllm_ros.network.word_rows import word_rows
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Generated:
 class SceneLanguageModel(nn.Module):
     """A causal language model that reads scene tokens before words.
 
-    The tokenizer is attached after building or loading; without one, only `packed_forward` works.
+    The tokenizer is attached after building or loading; without one, nothing that writes
+    words or puts boxes at <box> works.
     """
 
     def __init__(self, config: VidLLMConfig) -> None:
@@ -144,39 +145,6 @@ class SceneLanguageModel(nn.Module):
             position_ids=positions,
             use_cache=False,
         ).last_hidden_state[:, width:]
-        return LanguageOutput(self._logits(hidden), hidden)
-
-    def forward_in_rows(
-        self,
-        scene_embeds: Tensor,
-        scene_mask: Tensor,
-        text: PackedText,
-        box_embeds: Tensor | None = None,
-    ) -> LanguageOutput:
-        """Equal `packed_forward` in two passes: the scenes, then the words behind them in rows.
-
-        Words of one row are compared, the others of the scene are not; a layer is called twice,
-        first with (B, P, D), then with rows of `word_rows`, (B C, R, D). Arguments and result as
-        there; the padding's hidden states are those of some word.
-        """
-        prefix = self._prefix_embeds(scene_embeds)
-        extra = prefix.shape[1] - scene_embeds.shape[1]
-        prefix_mask = torch.cat([scene_mask.new_ones(len(scene_mask), extra), scene_mask], dim=1)
-        cache = DynamicCache(config=self.model.config)
-        self.model.base_model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
-        rows = word_rows(text.segment_ids)
-        cache.batch_repeat_interleave(len(rows))
-        seen = prefix_mask.repeat_interleave(len(rows), 0)
-        owners = rows.parted(text.segment_ids).masked_fill(~rows.real.flatten(0, 1), -1)
-        words = rows.parted(self._embed(text.ids, box_embeds).to(prefix.dtype))
-        hidden = self.model.base_model(
-            inputs_embeds=words,
-            attention_mask=packed_mask(seen, owners)[:, :, prefix.shape[1] :],
-            position_ids=seen.sum(1, keepdim=True) + rows.parted(text.offsets),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        hidden = rows.joined(hidden)
         return LanguageOutput(self._logits(hidden), hidden)
 
     def encode_scene(self, scene_embeds: Tensor) -> ScenePrefix:

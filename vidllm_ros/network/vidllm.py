@@ -280,9 +280,10 @@ class VidLLM(SceneQuestions, PreTrainedModel):
         self.forget_frames()
         return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
-    def _encode_images(self, images: NDArray[np.uint8]) -> Any:
+    def _encode_images(self, images: NDArray[np.uint8]) -> EncoderOutput:
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)[None]
-        return self.encoder(pixels.float() / 255)
+        encoded: EncoderOutput = self.encoder(pixels.float() / 255)
+        return encoded
 
     @torch.inference_mode()
     def reconstruct(self, frames: Frames, shrink: float = 1.0) -> Reconstruction:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lay packed segments out in short rows, so that few words are compared that never meet.
+"""Read segments behind their scene in short rows: fewer words are compared that never meet.
 
 A segment sees the scene and itself. Packed side by side, hundreds of words are compared with each
 other for a mask to throw away: most of the attention's cost. In rows of a few segments they are
@@ -13,6 +13,12 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from transformers import DynamicCache
+
+from vidllm_ros.network.language import LanguageOutput, SceneLanguageModel
+from vidllm_ros.network.scene_prefix import packed_mask
+from vidllm_ros.network.text_packing import PackedText
 
 ROW_TOKENS = 160
 
@@ -30,6 +36,9 @@ class WordRows:
     places: Tensor
     real: Tensor
     found: Tensor
+
+    def to(self, device: torch.device | str) -> WordRows:
+        return WordRows(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
     def __len__(self) -> int:
         """Rows of each text (C)."""
@@ -50,11 +59,10 @@ def word_rows(segment_ids: Tensor, row_tokens: int = ROW_TOKENS) -> WordRows:
     """Fill rows with whole segments in their order; a longer one makes all rows as long.
 
     Args:
-        segment_ids: of B packed texts, (B, L), ascending, -1 where padded.
+        segment_ids: of B packed texts, (B, L), ascending, -1 where padded; on the CPU.
         row_tokens: tokens of a row.
     """
-    texts = segment_ids.tolist()
-    lengths = [torch.bincount(ids[ids >= 0]).tolist() for ids in segment_ids.cpu()]
+    lengths = [torch.bincount(ids[ids >= 0]).tolist() for ids in segment_ids]
     width = max(row_tokens, *(length for text in lengths for length in text), 1)
     starts: list[list[int]] = []  # of every row, in its text
     for text in lengths:
@@ -66,8 +74,8 @@ def word_rows(segment_ids: Tensor, row_tokens: int = ROW_TOKENS) -> WordRows:
             used, place = used + length, place + length
         starts.append([*begins, place])
     count = max(len(begins) - 1 for begins in starts)
-    places = torch.zeros(len(texts), count, width, dtype=torch.long)
-    real = torch.zeros(len(texts), count, width, dtype=torch.bool)
+    places = torch.zeros(len(starts), count, width, dtype=torch.long)
+    real = torch.zeros(len(starts), count, width, dtype=torch.bool)
     found = torch.zeros(segment_ids.shape, dtype=torch.long)
     for b, begins in enumerate(starts):
         for row, (begin, end) in enumerate(pairwise(begins)):
@@ -75,5 +83,56 @@ def word_rows(segment_ids: Tensor, row_tokens: int = ROW_TOKENS) -> WordRows:
             places[b, row, : end - begin] = words
             real[b, row, : end - begin] = True
             found[b, begin:end] = row * width + words - begin
-    device = segment_ids.device
-    return WordRows(places.to(device), real.to(device), found.to(device))
+    return WordRows(places, real, found)
+
+
+def can_read_in_rows(language: SceneLanguageModel) -> bool:
+    """Say whether `read_in_rows` works: a layer runs twice, the second time on keys it kept.
+
+    Layers that are computed again keep none, and a shard gathers a layer once a pass.
+    """
+    modules = list(language.model.modules())
+    again = any(getattr(module, "gradient_checkpointing", False) for module in modules)
+    is_sharded = any(isinstance(module, FSDPModule) for module in modules)
+    return not is_sharded and not (again and language.training)
+
+
+def read_in_rows(
+    language: SceneLanguageModel,
+    scene_embeds: Tensor,
+    scene_mask: Tensor,
+    text: PackedText,
+    rows: WordRows,
+    box_embeds: Tensor | None = None,
+) -> LanguageOutput:
+    """Equal `packed_forward` in two passes: the scenes, then the words behind them in rows.
+
+    Words of one row are compared, the others of the scene are not. A layer is called twice, with
+    (B, P, D) and with (B C, R, D). The padding's hidden states are those of some word.
+
+    Args:
+        language: reads.
+        scene_embeds: projected scene tokens, (B, M, D).
+        scene_mask: which are real, (B, M); real ones first.
+        text: the segments, (B, L).
+        rows: of the text, C a scene of R words; `word_rows`.
+        box_embeds: what stands at the <box> tokens, in their order, (B, R, D).
+    """
+    prefix = language._prefix_embeds(scene_embeds)
+    extra = prefix.shape[1] - scene_embeds.shape[1]
+    prefix_mask = torch.cat([scene_mask.new_ones(len(scene_mask), extra), scene_mask], dim=1)
+    cache = DynamicCache(config=language.model.config)
+    language.model.base_model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(rows))
+    seen = prefix_mask.repeat_interleave(len(rows), 0)
+    owners = rows.parted(text.segment_ids).masked_fill(~rows.real.flatten(0, 1), -1)
+    words = rows.parted(language._embed(text.ids, box_embeds).to(prefix.dtype))
+    hidden = language.model.base_model(
+        inputs_embeds=words,
+        attention_mask=packed_mask(seen, owners)[:, :, prefix.shape[1] :],
+        position_ids=seen.sum(1, keepdim=True) + rows.parted(text.offsets),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    hidden = rows.joined(hidden)
+    return LanguageOutput(language._logits(hidden), hidden)

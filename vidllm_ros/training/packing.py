@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from vidllm_ros.data.scene_batch import Sentence
 from vidllm_ros.network.text_packing import PackedText, Segment, encode, pack_segments
+from vidllm_ros.network.word_rows import WordRows, word_rows
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,21 @@ class SpokenScenes:
 
     Attributes:
         text: as the network takes it.
+        rows: in which its words are learnt; made on the CPU, where nobody waits for it.
         phrases: per scene, the object ids of every <loc>, in order.
         boxes: per scene, the object id of every <box>, in order.
         evidence: per scene, per segment, the ids of the objects it rests on.
     """
 
     text: PackedText
+    rows: WordRows
     phrases: tuple[tuple[tuple[int, ...], ...], ...]
     boxes: tuple[tuple[int, ...], ...]
     evidence: tuple[tuple[tuple[int, ...], ...], ...]
 
     def to(self, device: torch.device) -> SpokenScenes:
-        return SpokenScenes(self.text.to(device), self.phrases, self.boxes, self.evidence)
+        text, rows = self.text.to(device), self.rows.to(device)
+        return SpokenScenes(text, rows, self.phrases, self.boxes, self.evidence)
 
 
 def choose_sentences(
@@ -81,8 +85,10 @@ def pack_sentences(
         [Segment(s.prompt, None if s.kind == "phrase" else s.answer) for s in said]
         for said in chosen
     ]
+    text = pack_segments(tokenizer, segments)
     return SpokenScenes(
-        pack_segments(tokenizer, segments),
+        text,
+        word_rows(text.segment_ids),
         tuple(tuple(s.object_ids for s in said if s.kind == "phrase") for said in chosen),
         tuple(tuple(s.object_ids[0] for s in said if s.kind == "caption") for said in chosen),
         tuple(tuple(s.object_ids for s in said) for said in chosen),

@@ -19,9 +19,10 @@ from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotar
 from vidllm_ros.data.scene_batch import IGNORED, SceneBatch, Sentence
 from vidllm_ros.network.box_features import BoxBatch
 from vidllm_ros.network.full_float32 import exact_product
+from vidllm_ros.network.language import LanguageOutput
 from vidllm_ros.network.patches3d import ScenePatches
 from vidllm_ros.network.vidllm import VidLLM
-from vidllm_ros.network.word_rows import WordRows, word_rows
+from vidllm_ros.network.word_rows import can_read_in_rows, read_in_rows
 from vidllm_ros.training import grounding_losses as grounding
 from vidllm_ros.training.losses import at_least_one, masked_mean, shared_count
 from vidllm_ros.training.packing import SpokenScenes, pack_sentences
@@ -101,10 +102,10 @@ def word_losses(
     told = model.box_features.embeds(scene.for_boxes, box_batch(targets, spoken.boxes))
     embeds = model.scene_embeds(scene)
     if evidence is None or not weights.guide_evidence:
-        read = model.language.forward_in_rows(embeds, scene.mask, spoken.text, told)
+        read = read_words(model, embeds, scene.mask, spoken, told)
     else:
         with watch_language(model, recipe.evidence_layer) as seen:
-            read = model.language.forward_in_rows(embeds, scene.mask, spoken.text, told)
+            read = read_words(model, embeds, scene.mask, spoken, told)
         looks, hit = evidence_guidance(seen, scene, targets, spoken, evidence)
         terms.add("guide_evidence", looks, weights.guide_evidence)
         terms.note("evidence_hit", hit)
@@ -116,6 +117,15 @@ def word_losses(
         box_and_phrase_losses(
             terms, model, recipe, scene, spoken, loc_hidden, targets, box_evidence
         )
+
+
+def read_words(
+    model: VidLLM, embeds: Tensor, mask: Tensor, spoken: SpokenScenes, told: Tensor | None
+) -> LanguageOutput:
+    """Read scenes (B, M, D) and what is said of them: in rows, where layers can run twice."""
+    if can_read_in_rows(model.language):
+        return read_in_rows(model.language, embeds, mask, spoken.text, spoken.rows, told)
+    return model.language.packed_forward(embeds, mask, spoken.text, told)
 
 
 def box_and_phrase_losses(
@@ -228,28 +238,34 @@ def answer_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class LanguageLook:
-    """What one attention layer of the language model read: the scenes, then rows of words."""
+    """What one attention layer of the language model read: all at once, or words behind scenes."""
 
     def __init__(self, attention: LlamaAttention) -> None:
         self.attention = attention
         self.passes: list[tuple[Tensor, tuple[Tensor, Tensor]]] = []  # hidden states, rotary
 
-    def asks(self, rows: WordRows) -> Tensor:
+    def asks(self, spoken: SpokenScenes) -> Tensor:
         """Return the queries of one head for packed words, (B, L, head_dim)."""
-        return rows.joined(self._heard(self.attention.q_proj, 1)).float()
+        asked = self._heard(self.attention.q_proj, -1)
+        if len(self.passes) == 2:
+            return spoken.rows.joined(asked)
+        return asked[:, asked.shape[1] - spoken.text.ids.shape[1] :]
 
-    def shows(self, scene_tokens: int) -> Tensor:
+    def shows(self, spoken: SpokenScenes, scene_tokens: int) -> Tensor:
         """Return the keys of one head for the scene, the prefix's end, (B, M, head_dim)."""
-        return self._heard(self.attention.k_proj, 0)[:, -scene_tokens:].float()
+        shown = self._heard(self.attention.k_proj, 0)
+        words = 0 if len(self.passes) == 2 else spoken.text.ids.shape[1]
+        end = shown.shape[1] - words
+        return shown[:, end - scene_tokens : end]
 
     def _heard(self, project: nn.Module, number: int) -> Tensor:
-        if len(self.passes) != 2:
-            raise AssertionError("expected the scenes' pass and the words'")
+        if len(self.passes) not in (1, 2):
+            raise AssertionError(f"expected one pass or two, got {len(self.passes)}")
         hidden, rotary = self.passes[number]
         states = project(hidden).view(*hidden.shape[:2], -1, self.attention.head_dim)
         states = states.transpose(1, 2)
         turned, _ = apply_rotary_pos_emb(states, states, *rotary)
-        head: Tensor = turned[:, EVIDENCE_HEAD]
+        head: Tensor = turned[:, EVIDENCE_HEAD].float()
         return head
 
 
@@ -287,8 +303,8 @@ def evidence_guidance(
         cross-entropy with all right tokens counting as one, and the share of answers whose
         strongest look at the scene is right.
     """
-    q = look.asks(word_rows(spoken.text.segment_ids))
-    k = look.shows(scene.tokens.shape[1])
+    q = look.asks(spoken)
+    k = look.shows(spoken, scene.tokens.shape[1])
     logits = (q @ k.transpose(1, 2) * look.attention.scaling).masked_fill(
         ~scene.mask[:, None], PADDED_LOGIT
     )
