@@ -20,7 +20,7 @@ from vidllm_ros.network.language import LanguageOutput, SceneLanguageModel
 from vidllm_ros.network.scene_prefix import packed_mask
 from vidllm_ros.network.text_packing import PackedText
 
-ROW_TOKENS = 160
+ROW_TOKENS = 100  # of 48 to 400 the quickest, float32 and bfloat16 together (`vidllm bench words`)
 
 
 @dataclass(frozen=True)
