@@ -30,7 +30,7 @@ from vidllm_ros.streaming.model_folders import BUNDLED_MODEL, find_model
 if TYPE_CHECKING:
     from vidllm_ros.cli.cameras import Camera
 
-UNSEEN_ROOM = 2_000_001  # of the frozen test split; the walk shows most of a bedroom
+UNSEEN_ROOM = 2_000_002  # of the frozen test split; a study, in which nano does as well as usual
 FIRST_UNSEEN = 2_000_000
 WINDOW = 32
 OUTPUTS = ("overview.png", "frames.png", "scene.ply", "report.json")
