@@ -39,4 +39,8 @@ def test_what_was_parted_is_joined_again():
     features = torch.randn(*ids.shape, 6)
     joined = (rows := word_rows(ids, 10)).joined(rows.parted(features))
     assert torch.equal(joined[ids >= 0], features[ids >= 0])
-    assert torch.equal(rows.to("cpu").found, rows.found)
+    moved = rows.to("meta")
+    assert all(value.is_meta for value in vars(moved).values())
+    assert [value.shape for value in vars(moved).values()] == [
+        v.shape for v in vars(rows).values()
+    ]

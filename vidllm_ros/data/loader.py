@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw training batches: rooms from a folder or from seeds, frames from a walk, said anew.
 
-Batch number k is a pure function of (seed, k) and of the rooms there are, so that a resumed run
-sees what it would have seen. A folder's rooms are dealt like cards, none twice before all were
-there; while it grows, every look at it deals anew. Next: training/packing.py.
+Batch number k is a pure function of k, the settings, the number of processes and the rooms there
+are, so that a resumed run sees what it would have seen. A folder's rooms are dealt like cards,
+none twice before all were there; while it grows, every look at it deals anew. Next:
+training/packing.py.
 """
 
 from __future__ import annotations

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 FOLLOW_AFTER = 3
 """So many frames in a row of a new shape are a new stream, not a fault."""
 LEAST_CONTRAST = 1.5
-"""Deviation of the brightness, of 255, from square to square: a wall's shading is more."""
-SQUARES = (64, 48)
+"""Deviation of the brightness, of 255, from square to square. A wall on which the light changes by
+less than 5 levels from side to side is refused too: it tells as little as a covered lens."""
+SQUARE_PX = 10
+MOST_SQUARES, LEAST_SQUARES = (64, 48), (16, 12)
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,15 @@ def blindness(rgb: NDArray[np.uint8]) -> str:
     """Return why a frame (H, W, 3) shows nothing; empty where it shows something.
 
     Brightness is compared between squares of the image, in which grain is averaged away: of 10
-    px at 640x480, where grain of a deviation up to 15 (gray; 25 in colours) is no picture. In
-    images hardly larger than the squares it is taken for one.
+    px or more, where grain of a deviation up to 15 (gray; 25 in colours) is no picture. Images
+    under 160x120 have smaller squares, and grain in them may be taken for one.
     """
-    squares = cv2.resize(rgb, SQUARES, interpolation=cv2.INTER_AREA)
-    brightness = squares.astype(np.float32).mean(axis=-1)
+    squares = [
+        min(most, max(least, side // SQUARE_PX))
+        for side, most, least in zip(rgb.shape[1::-1], MOST_SQUARES, LEAST_SQUARES, strict=True)
+    ]
+    means = cv2.resize(rgb, squares, interpolation=cv2.INTER_AREA)
+    brightness = means.astype(np.float32).mean(axis=-1)
     contrast = float(brightness.std())
     if contrast >= LEAST_CONTRAST:
         return ""
