@@ -209,8 +209,12 @@ def test_no_room_comes_twice_before_all_were_there(tmp_path, world, least, most,
         rooms = loader.RoomFolder(tmp_path, "*.npz", lambda p: make_sample(int(p.stem)), seed)
         made = settings(min_frames=least, max_frames=most, max_scenes=scenes, frames_per_batch=12)
         made = replace(made, total_batches=100)
-        choose = lambda sample, indices, seed: sample.select(indices)  # noqa: E731
-        return [loader.SceneBatches(rooms, choose, made, rank, world) for rank in range(world)]
+        return [
+            loader.SceneBatches(
+                rooms, lambda room, chosen, _: room.select(chosen), made, rank, world
+            )
+            for rank in range(world)
+        ]
 
     def dealt(shares: list[loader.SceneBatches]) -> list[str]:
         return [name for k in range(24) for part in shares for name in part[k].scene_ids][:24]

@@ -183,3 +183,7 @@ def test_two_publishers_of_which_one_is_odd(start: Callable[..., Any]) -> None:
         harness.send(image_from_rgb(header(harness.stamp_ns + 1, "other"), odd))
     harness.wait_windows(1)
     assert harness.node._engine.counts.restarts == 0
+    wait_until(
+        lambda: harness.node._health.input_report(0.0).dropped == {"other stream": 4},
+        "the odd frames are counted",
+    )

@@ -8,7 +8,6 @@ network/plain_twin.py for the twins.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from vidllm_ros.network.acceleration import (
     measured_ceilings,
 )
 from vidllm_ros.network.account import Account, StageCost, Workload
-from vidllm_ros.network.attention_kernels import now
+from vidllm_ros.network.attention_kernels import clock_of
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.language import next_token
 from vidllm_ros.network.metric_geometry import frames_with_metric_depth
@@ -104,12 +103,9 @@ class StageBench:
         Args:
             repetitions: of each.
             with_plain: whether the twins run.
-            clock: "wall", or "cpu" for the processor time of all threads: what other processes
-                take does not count.
+            clock: as in `clock_of`.
         """
-        if clock not in ("wall", "cpu") or (clock == "cpu" and self.device.type != "cpu"):
-            raise ValueError(f"clock: expected wall, or cpu on a CPU, got {clock!r}")
-        read = time.process_time if clock == "cpu" else lambda: now(self.device)
+        read = clock_of(clock, self.device)
         ceilings = measured_ceilings(self.device, self.dtype, read)
         with self.model.autocast():
             plain_stages = self._stages()

@@ -8,7 +8,6 @@ evidence left out; weights and words are random. Next: network/word_rows.py, whi
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,14 +44,13 @@ def bench_words(
 ) -> None:
     """Measure a training pass over words in rows and packed, in turn; the ratio is the bar."""
     check_file_target("--out", out, ".json")
-    from vidllm_ros.network.attention_kernels import now
+    from vidllm_ros.network.attention_kernels import clock_of
     from vidllm_ros.network.configuration import VidLLMConfig
     from vidllm_ros.streaming.loading import choose_device
     from vidllm_ros.streaming.repeated_timing import measure_in_turn, spread_of
 
     chosen = choose_device(device)
-    if clock not in ("wall", "cpu") or (clock == "cpu" and chosen.type != "cpu"):
-        raise ValueError(f"clock: expected wall, or cpu on a CPU, got {clock!r}")
+    read = clock_of(clock, chosen)
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision: expected float32 or bfloat16, got {precision!r}")
     if not (model / "config.json").is_file():
@@ -60,7 +58,6 @@ def bench_words(
     note(f"building the language model of {model} with random weights")
     config = VidLLMConfig.from_pretrained(model)
     calls = passes(config, scenes, text_tokens, chosen, precision == "bfloat16")
-    read: Callable[[], float] = time.process_time if clock == "cpu" else lambda: now(chosen)
     seconds = measure_in_turn(calls, repetitions, clock=read)
     spread = {name: spread_of(taken) for name, taken in seconds.items()}
     report: dict[str, Any] = {name: found.in_ms() for name, found in spread.items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -40,6 +40,22 @@ def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def clock_of(name: str, device: torch.device) -> Callable[[], float]:
+    """Return what reads a benchmark's clock, s.
+
+    Args:
+        name: "wall", or "cpu" for the processor time of all threads: what other processes take
+            does not count.
+        device: where the work is done.
+
+    Raises:
+        ValueError: another name, or processor time of work that is not a processor's.
+    """
+    if name not in ("wall", "cpu") or (name == "cpu" and device.type != "cpu"):
+        raise ValueError(f"clock: expected wall, or cpu on a CPU, got {name!r}")
+    return time.process_time if name == "cpu" else lambda: now(device)
 
 
 @dataclass(frozen=True)

@@ -127,9 +127,7 @@ class SceneLanguageModel(nn.Module):
             text: the segments, (B, L).
             box_embeds: what stands at the <box> tokens, in their order, (B, R, D).
         """
-        prefix = self._prefix_embeds(scene_embeds)
-        extra = prefix.shape[1] - scene_embeds.shape[1]
-        prefix_mask = torch.cat([scene_mask.new_ones(len(scene_mask), extra), scene_mask], dim=1)
+        prefix, prefix_mask = self._masked_prefix(scene_embeds, scene_mask)
         words = self._embed(text.ids, box_embeds).to(prefix.dtype)
         width = prefix.shape[1]
         positions = torch.cat(
@@ -282,6 +280,12 @@ class SceneLanguageModel(nn.Module):
         confidence = float(torch.tensor(log_probability / max(1, len(chosen))).exp())
         text = str(self.tokenizer.decode(chosen, skip_special_tokens=True)).strip()
         return Generated(text, confidence)
+
+    def _masked_prefix(self, scene_embeds: Tensor, scene_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Put <bos> and the preface before scenes: (B, P, D), and what of it is real, (B, P)."""
+        prefix = self._prefix_embeds(scene_embeds)
+        extra = prefix.shape[1] - scene_embeds.shape[1]
+        return prefix, torch.cat([scene_mask.new_ones(len(scene_mask), extra), scene_mask], dim=1)
 
     def _prefix_embeds(self, scene_embeds: Tensor) -> Tensor:
         ids = torch.tensor(self._preface_ids, device=scene_embeds.device)

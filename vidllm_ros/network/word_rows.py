@@ -118,9 +118,7 @@ def read_in_rows(
         rows: of the text, C a scene of R words; `word_rows`.
         box_embeds: what stands at the <box> tokens, in their order, (B, R, D).
     """
-    prefix = language._prefix_embeds(scene_embeds)
-    extra = prefix.shape[1] - scene_embeds.shape[1]
-    prefix_mask = torch.cat([scene_mask.new_ones(len(scene_mask), extra), scene_mask], dim=1)
+    prefix, prefix_mask = language._masked_prefix(scene_embeds, scene_mask)
     cache = DynamicCache(config=language.model.config)
     language.model.base_model(inputs_embeds=prefix, past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(len(rows))
