@@ -14,6 +14,7 @@ import random
 import signal
 import time
 from collections import deque
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -169,27 +170,28 @@ class Trainer:
         is_gpu = self.accelerator.device.type == "cuda"
         order, workers = From(self.state.step, last), self.recipe.data.workers
         saved = validated = waited = time.monotonic()
-        for batch in stream_batches(self.batches, order, workers, is_gpu):
-            started = time.monotonic()
-            self._step(batch.to(self.accelerator.device), started - waited)
-            self._settle(log, delay=int(is_gpu))
-            loss = self.state.smooth.get("loss", math.nan)
-            bar.update(task, completed=self.state.step, loss=f"loss {loss:.3f}")
-            now = time.monotonic()
-            self.state.seconds += now - waited
-            due = self._agree(now - validated, now - saved, now > until)
-            if due.look:
-                self._settle(log)
-                self._validate(log)
-                validated = time.monotonic()
-            if due.save:
-                self._settle(log)
-                self.save()
-                saved = now
-            waited = time.monotonic()
-            self.state.seconds += waited - now
-            if due.stop or self.progress >= 1.0:
-                break
+        with closing(stream_batches(self.batches, order, workers, is_gpu)) as stream:
+            for batch in stream:
+                started = time.monotonic()
+                self._step(batch.to(self.accelerator.device), started - waited)
+                self._settle(log, delay=int(is_gpu))
+                loss = self.state.smooth.get("loss", math.nan)
+                bar.update(task, completed=self.state.step, loss=f"loss {loss:.3f}")
+                now = time.monotonic()
+                self.state.seconds += now - waited
+                due = self._agree(now - validated, now - saved, now > until)
+                if due.look:
+                    self._settle(log)
+                    self._validate(log)
+                    validated = time.monotonic()
+                if due.save:
+                    self._settle(log)
+                    self.save()
+                    saved = now
+                waited = time.monotonic()
+                self.state.seconds += waited - now
+                if due.stop or self.progress >= 1.0:
+                    break
         self._settle(log)
         if self.state.step >= self.recipe.total_steps or self.progress >= 1.0:
             self._validate(log)
