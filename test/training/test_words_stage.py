@@ -10,7 +10,7 @@ import torch
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.network.word_rows import can_read_in_rows
-from vidllm_ros.training import recipe, words_stage
+from vidllm_ros.training import recipe, words, words_stage
 
 
 @pytest.fixture
@@ -33,6 +33,50 @@ def test_words_learn_from_frozen_geometry_and_look_at_the_evidence(
     for name, value in model.state_dict().items():
         is_learning = name.split(".")[0] in words_stage.LEARNING
         assert is_learning or torch.equal(value, before[name]), name
+
+
+def test_the_box_decoder_may_learn_alone(model, batch, make_recipe, learn, monkeypatch):
+    losses = recipe.LossRecipe(language=0.0, guide_evidence=0.0)
+    parts = ("grounding", "box_features.feature")
+    made = make_recipe(stage="words", losses=losses, learn=parts, replay_scenes=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    stage = words_stage.WordsStage(model, made)
+    packed, pack = [], words.pack_sentences
+
+    def watch(tokenizer, sentences, *rest):
+        packed.extend(one.kind for said in sentences for one in said)
+        return pack(tokenizer, sentences, *rest)
+
+    monkeypatch.setattr(words, "pack_sentences", watch)
+    outputs = learn(stage, batch, 25)
+    assert outputs[-1].terms["match"] < 0.7 * outputs[0].terms["match"]
+    assert outputs[-1].terms["given_match"] < 0.7 * outputs[0].terms["given_match"]
+    assert "language" not in outputs[0].terms
+    assert set(packed) == {"phrase"}
+    changed = {n for n, v in model.state_dict().items() if not torch.equal(v, before[n])}
+    assert {name for name in changed if not name.startswith(parts)} == set()
+    assert {part for part in parts if any(n.startswith(part) for n in changed)} == set(parts)
+
+
+@pytest.mark.parametrize("silent", [(0,), (0, 1)])
+def test_boxes_are_learnt_of_scenes_without_phrases(model, batch, make_recipe, silent):
+    losses = recipe.LossRecipe(language=0.0)
+    made = make_recipe(stage="words", losses=losses, learn=("grounding",))
+    said = tuple(() if i in silent else s for i, s in enumerate(batch.sentences))
+    output = words_stage.WordsStage(model, made)(replace(batch, sentences=said), 0.0)
+    output.loss.backward()
+    assert torch.isfinite(output.loss)
+    assert float(output.terms["boxes_0"]) > 0
+
+
+@pytest.mark.parametrize("name", ["encoder", "language.nowhere", "point_head"])
+def test_what_may_learn_is_inside_the_language_branch(model, make_recipe, name):
+    with pytest.raises(ValueError, match=f"learn: expected modules of .*got {name};"):
+        words_stage.WordsStage(model, make_recipe(stage="words", learn=("grounding", name)))
+    with pytest.raises(ValueError, match="learn: expected none with stage 'joint'"):
+        recipe.Recipe(learn=("grounding",))
+    with pytest.raises(ValueError, match="learn: expected a list of module paths, got 'gr"):
+        recipe.recipe_from_dict({"stage": "words", "learn": "grounding"})
 
 
 def test_evidence_is_the_share_of_patches(model, batch, make_recipe):

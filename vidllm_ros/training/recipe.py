@@ -60,6 +60,8 @@ class Recipe:
             geometry errs (true_looks.py), up to the progress `true_looks_until`, 0 to 1; what is
             remembered from before stays.
         evidence_layer: of the language model, whose head is guided to the evidence.
+        learn: parts of the network that learn in the words stage, by module path
+            ("box_features.feature"); all of the language branch where empty.
         total_steps: length of the schedule, batches.
         max_minutes: wall time after which the schedule has ended too; 0 leaves time out.
         own_geometry: (from, until) progress over which the 3D patches switch from the true
@@ -83,6 +85,7 @@ class Recipe:
     true_looks: float = 0.0
     true_looks_until: float = 0.7
     evidence_layer: int = 2
+    learn: tuple[str, ...] = ()
     total_steps: int = 2_000
     max_minutes: float = 0.0
     own_geometry: tuple[float, float] = (0.25, 0.75)
@@ -104,15 +107,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choice("stage", self.stage, STAGES)
         check_choice("precision", self.precision, PRECISIONS)
-        for name in ("replay_variety", "true_looks", "true_looks_until"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name}: expected 0 to 1, got {value}")
-            if self.stage != "words" and value and name != "true_looks_until":
-                raise ValueError(
-                    f"{name}: expected 0 with stage {self.stage!r}, which shows every scene as "
-                    f"its network sees it, got {value}; only stage 'words' reads it"
-                )
+        self._check_words_settings()
         if self.replay_buffer < 1:
             raise ValueError(f"replay_buffer: expected at least 1, got {self.replay_buffer}")
         if self.data.question_rounds > 1 and self.stage not in ("words", "joint"):
@@ -142,6 +137,25 @@ class Recipe:
             raise ValueError(
                 "geometry_teacher, semantic_teacher: expected at least one with stage 'distil' "
                 f"and none with others, got {sorted(teachers)} with {self.stage!r}"
+            )
+
+    def _check_words_settings(self) -> None:
+        """Refuse what only the words stage reads in another one."""
+        for name in ("replay_variety", "true_looks", "true_looks_until"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name}: expected 0 to 1, got {value}")
+            if self.stage != "words" and value and name != "true_looks_until":
+                raise ValueError(
+                    f"{name}: expected 0 with stage {self.stage!r}, which shows every scene as "
+                    f"its network sees it, got {value}; only stage 'words' reads it"
+                )
+        if isinstance(self.learn, str):  # YAML without brackets
+            raise ValueError(f"learn: expected a list of module paths, got {self.learn!r}")
+        if self.learn and self.stage != "words":
+            raise ValueError(
+                f"learn: expected none with stage {self.stage!r}, whose parts learn together, got "
+                f"{list(self.learn)}; only stage 'words' reads it"
             )
 
     def as_dict(self) -> dict[str, Any]:

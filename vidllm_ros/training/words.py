@@ -93,6 +93,8 @@ def word_losses(
             it is known.
     """
     weights = recipe.losses
+    if not (weights.language or weights.guide_evidence):  # answers would be read for nothing
+        sentences = [[s for s in said if s.kind == "phrase"] for said in sentences]
     spoken = pack_sentences(
         model.language.tokenizer,
         sentences,
@@ -109,9 +111,10 @@ def word_losses(
         looks, hit = evidence_guidance(seen, scene, targets, spoken, evidence)
         terms.add("guide_evidence", looks, weights.guide_evidence)
         terms.note("evidence_hit", hit)
-    terms.add("language", language_loss(read.logits, spoken.text.labels), weights.language)
-    with torch.no_grad():
-        terms.note("answer_top1", answer_accuracy(read.logits, spoken.text.labels))
+    if weights.language:
+        terms.add("language", language_loss(read.logits, spoken.text.labels), weights.language)
+        with torch.no_grad():
+            terms.note("answer_top1", answer_accuracy(read.logits, spoken.text.labels))
     if weights.grounding:
         loc_hidden = spoken.text.at_loc(read.hidden)
         box_and_phrase_losses(

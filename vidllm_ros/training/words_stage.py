@@ -79,6 +79,27 @@ class PooledScene:
         )
 
 
+def learning_parts(model: VidLLM, chosen: Sequence[str]) -> list[nn.Module]:
+    """Return the parts of the language branch that learn.
+
+    Args:
+        model: the network.
+        chosen: module paths inside LEARNING; empty means all that the network has.
+
+    Raises:
+        ValueError: a path leads out of the language branch, or nowhere.
+    """
+    modules = dict(model.named_modules())
+    branch = [name for name in LEARNING if name in modules]
+    foreign = [n for n in chosen if n not in modules or n.split(".")[0] not in branch]
+    if foreign:
+        raise ValueError(
+            f"learn: expected modules of {branch}, got {', '.join(foreign)}; geometry and meaning "
+            "learn in stages 'joint' and 'distil'"
+        )
+    return [modules[name] for name in chosen or branch]
+
+
 def with_shares(scene: PooledScene) -> PooledScene:
     """Return a scene remembered before fine tokens had evidence, which only votes read."""
     fine: tuple[Tensor, ...] = scene.fine or ()
@@ -110,10 +131,8 @@ class WordsStage(nn.Module):
                 f"{boxes.thing}; queries would follow votes that nobody taught"
             )
         model.requires_grad_(False)
-        for name in LEARNING:
-            part = getattr(model, name)
-            if part is not None:
-                part.requires_grad_(True)
+        for part in learning_parts(model, recipe.learn):
+            part.requires_grad_(True)
 
     def get_extra_state(self) -> list[PooledScene]:
         """Return the memory: a resumed run remembers what the stopped one did."""
