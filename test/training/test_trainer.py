@@ -193,8 +193,16 @@ def test_recipes_say_what_is_wrong(tmp_path):
     assert made.optimizer.lr == 1e-4
     assert made.losses.boxes.center == 3.0
     assert recipe.recipe_from_dict(made.as_dict()) == made
-    path.write_text("optimizer: {learning_rate: 1}\n")
-    with pytest.raises(ValueError, match="learning_rate; check the spelling"):
+    for wrong, fix in (("muon_rl", "did you mean muon_lr[?]$"), ("speed", "there are .*, lr, ")):
+        path.write_text(f"optimizer: {{{wrong}: 1}}\n")
+        message = rf"optimizer: expected the name of a setting, got {wrong}; {fix}"
+        with pytest.raises(ValueError, match=message):
+            recipe.load_recipe(path)
+    path.write_text("model: {groundig_layers: 3, patch_sise: 14}\n")
+    with pytest.raises(ValueError, match="got groundig_layers; did you mean grounding_layers"):
+        recipe.load_recipe(path)
+    path.write_text("stage: image_text\nmodel: {projection_dimm: 3}\n")
+    with pytest.raises(ValueError, match=r"r\.yaml\.model: .*did you mean projection_dim\?"):
         recipe.load_recipe(path)
     path.write_text("optimizer: {name: sgd}\n")
     with pytest.raises(ValueError, match=r"optimizer\.name: expected one of"):

@@ -8,13 +8,16 @@ read it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
+from transformers import CLIPConfig
 
+from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.training.recipe_parts import (
     GEOMETRY_TEACHERS,
     SEMANTIC_TEACHERS,
@@ -166,12 +169,7 @@ def build_part(kind: type[RecipePart], values: Mapping[str, Any], path: str) -> 
     """Build one dataclass of the recipe from plain values; names it does not know are refused."""
     hints = get_type_hints(kind)
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-    foreign = sorted(set(values) - known)
-    if foreign:
-        raise ValueError(
-            f"{path}: expected settings among {sorted(known)}, got {', '.join(foreign)}; "
-            "check the spelling"
-        )
+    refuse_unknown(values, known, path)
     made: dict[str, Any] = {}
     for name, value in values.items():
         hint = hints[name]
@@ -184,6 +182,21 @@ def build_part(kind: type[RecipePart], values: Mapping[str, Any], path: str) -> 
         else:
             made[name] = value
     return kind(**made)
+
+
+def refuse_unknown(names: Iterable[str], known: set[str], path: str) -> None:
+    """Say which names are no settings, and which settings are nearest to them.
+
+    Raises:
+        ValueError: there is such a name.
+    """
+    wrong = []
+    for name in sorted(set(names) - known):
+        near = difflib.get_close_matches(name, sorted(known), n=1)
+        fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
+        wrong.append(f"expected the name of a setting, got {name}; {fix}")
+    if wrong:
+        raise ValueError(f"{path}: {'; '.join(wrong)}")
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -201,7 +214,10 @@ def load_recipe(path: str | Path) -> Recipe:
         raise ValueError(
             f"config: expected settings by name in {file}, got {type(values).__name__}"
         )
-    return recipe_from_dict(values, str(file))
+    recipe = recipe_from_dict(values, str(file))
+    network = CLIPConfig() if recipe.stage == "image_text" else VidLLMConfig()
+    refuse_unknown(recipe.model, set(network.to_dict()), f"{file}.model")
+    return recipe
 
 
 def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
