@@ -98,6 +98,14 @@ def test_resume_continues_the_same_curve(tmp_path, name):
             assert torch.equal(ours[key], theirs[key]), key
 
 
+def test_a_run_goes_on_with_the_parts_that_learnt(tmp_path):
+    start(tmp_path, tiny(stage="words", learn=("grounding",))).run(2)
+    assert start(tmp_path, tiny(stage="words", learn=["grounding"])).load()
+    for other in ((), ("box_features",)):
+        with pytest.raises(ValueError, match=r"learn: expected \['grounding'\] as in .*, got \["):
+            start(tmp_path, tiny(stage="words", learn=other)).load()
+
+
 def test_it_learns_and_leaves_logs(tmp_path):
     run = start(tmp_path, tiny(total_steps=150))
     run.run()
@@ -204,6 +212,14 @@ def test_recipes_say_what_is_wrong(tmp_path):
     path.write_text("stage: image_text\nmodel: {projection_dimm: 3}\n")
     with pytest.raises(ValueError, match=r"r\.yaml\.model: .*did you mean projection_dim\?"):
         recipe.load_recipe(path)
+    for wrong in ("model: 3", "model:", "optimizer: 3", "model: [image_size]"):
+        path.write_text(wrong + "\n")
+        with pytest.raises(ValueError, match=r"expected (settings|fields) by name, got "):
+            recipe.load_recipe(path)
+    for wrong in ("1: 2", "yes: 2", "model: {1: 2}"):
+        path.write_text(wrong + "\n")
+        with pytest.raises(ValueError, match=r"expected the name of a setting, got (1|True); "):
+            recipe.load_recipe(path)
     path.write_text("optimizer: {name: sgd}\n")
     with pytest.raises(ValueError, match=r"optimizer\.name: expected one of"):
         recipe.load_recipe(path)

@@ -62,21 +62,41 @@ def test_the_box_decoder_may_learn_alone(model, batch, make_recipe, learn, monke
 def test_boxes_are_learnt_of_scenes_without_phrases(model, batch, make_recipe, silent):
     losses = recipe.LossRecipe(language=0.0)
     made = make_recipe(stage="words", losses=losses, learn=("grounding",))
-    said = tuple(() if i in silent else s for i, s in enumerate(batch.sentences))
+    said = tuple(
+        tuple(one for one in s if i not in silent or one.kind != "phrase")
+        for i, s in enumerate(batch.sentences)
+    )
+    assert all(said)  # answers alone, which are left out
     output = words_stage.WordsStage(model, made)(replace(batch, sentences=said), 0.0)
     output.loss.backward()
     assert torch.isfinite(output.loss)
-    assert float(output.terms["boxes_0"]) > 0
+    assert float(model.grounding.layers[0].box.fc2.weight.grad.abs().max()) > 0
+    assert model.box_features.to_language[1].fc1.weight.grad is None
 
 
-@pytest.mark.parametrize("name", ["encoder", "language.nowhere", "point_head"])
-def test_what_may_learn_is_inside_the_language_branch(model, make_recipe, name):
-    with pytest.raises(ValueError, match=f"learn: expected modules of .*got {name};"):
-        words_stage.WordsStage(model, make_recipe(stage="words", learn=("grounding", name)))
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("encoder", "expected modules of .* got 'encoder'"),
+        ("language.nowhere", "expected modules of .* got 'language.nowhere'"),
+        ("point_head", "expected modules of .* got 'point_head'"),
+        ("language.model.model.layers.0.mlp.act_fn", "expected modules with weights, got "),
+        ("box_features.to_language", "expected modules that a loss reaches, got 'box_features"),
+    ],
+)
+def test_what_may_learn_is_taught_and_of_the_language_branch(model, make_recipe, name, said):
+    losses = recipe.LossRecipe(language=0.0)
+    made = make_recipe(stage="words", losses=losses, learn=("grounding", name))
+    with pytest.raises(ValueError, match=f"learn: {said}"):
+        words_stage.WordsStage(model, made)
+
+
+@pytest.mark.parametrize("learn", ["grounding", None, True, {"grounding": False}, [1]])
+def test_what_learns_is_a_list_of_names(learn):
+    with pytest.raises(ValueError, match="learn: expected a list of module paths, got "):
+        recipe.recipe_from_dict({"stage": "words", "learn": learn})
     with pytest.raises(ValueError, match="learn: expected none with stage 'joint'"):
         recipe.Recipe(learn=("grounding",))
-    with pytest.raises(ValueError, match="learn: expected a list of module paths, got 'gr"):
-        recipe.recipe_from_dict({"stage": "words", "learn": "grounding"})
 
 
 def test_evidence_is_the_share_of_patches(model, batch, make_recipe):

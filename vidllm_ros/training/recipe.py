@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -153,7 +154,8 @@ class Recipe:
                     f"{name}: expected 0 with stage {self.stage!r}, which shows every scene as "
                     f"its network sees it, got {value}; only stage 'words' reads it"
                 )
-        if isinstance(self.learn, str):  # YAML without brackets
+        is_list = isinstance(self.learn, (list, tuple))
+        if not is_list or not all(isinstance(name, str) for name in self.learn):
             raise ValueError(f"learn: expected a list of module paths, got {self.learn!r}")
         if self.learn and self.stage != "words":
             raise ValueError(
@@ -167,6 +169,8 @@ class Recipe:
 
 def build_part(kind: type[RecipePart], values: Mapping[str, Any], path: str) -> RecipePart:
     """Build one dataclass of the recipe from plain values; names it does not know are refused."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path}: expected settings by name, got {values!r}")
     hints = get_type_hints(kind)
     known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
     refuse_unknown(values, known, path)
@@ -184,19 +188,17 @@ def build_part(kind: type[RecipePart], values: Mapping[str, Any], path: str) -> 
     return kind(**made)
 
 
-def refuse_unknown(names: Iterable[str], known: set[str], path: str) -> None:
-    """Say which names are no settings, and which settings are nearest to them.
+def refuse_unknown(names: Iterable[object], known: set[str], path: str) -> None:
+    """Say which name is no setting, and which setting is nearest to it.
 
     Raises:
-        ValueError: there is such a name.
+        ValueError: there is such a name; the first is named.
     """
-    wrong = []
-    for name in sorted(set(names) - known):
-        near = difflib.get_close_matches(name, sorted(known), n=1)
+    foreign = sorted(str(name) for name in names if name not in known)
+    if foreign:
+        near = difflib.get_close_matches(foreign[0], sorted(known), n=1)
         fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-        wrong.append(f"expected the name of a setting, got {name}; {fix}")
-    if wrong:
-        raise ValueError(f"{path}: {'; '.join(wrong)}")
+        raise ValueError(f"{path}: expected the name of a setting, got {foreign[0]}; {fix}")
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -214,12 +216,19 @@ def load_recipe(path: str | Path) -> Recipe:
         raise ValueError(
             f"config: expected settings by name in {file}, got {type(values).__name__}"
         )
-    recipe = recipe_from_dict(values, str(file))
-    network = CLIPConfig() if recipe.stage == "image_text" else VidLLMConfig()
-    refuse_unknown(recipe.model, set(network.to_dict()), f"{file}.model")
-    return recipe
+    return recipe_from_dict(values, str(file))
 
 
 def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
-    """Build a recipe from plain values, such as those a checkpoint carries."""
-    return build_part(Recipe, values, source)
+    """Build a recipe from plain values; fields inside `model`'s encoder and language go unchecked.
+
+    Raises:
+        ValueError: a setting, or a field of `model`, does not exist.
+    """
+    recipe = build_part(Recipe, values, source)
+    network = CLIPConfig if recipe.stage == "image_text" else VidLLMConfig
+    known = set(signature(network).parameters) - {"kwargs"}
+    if not isinstance(recipe.model, Mapping):
+        raise ValueError(f"{source}.model: expected fields by name, got {recipe.model!r}")
+    refuse_unknown(recipe.model, known, f"{source}.model")
+    return recipe

@@ -94,14 +94,16 @@ def word_losses(
     """
     weights = recipe.losses
     if not (weights.language or weights.guide_evidence):  # answers would be read for nothing
-        sentences = [[s for s in said if s.kind == "phrase"] for said in sentences]
+        sentences = [[one for one in said if one.kind == "phrase"] for said in sentences]
     spoken = pack_sentences(
         model.language.tokenizer,
         sentences,
         [target.object_ids for target in targets],
         recipe.data.text_tokens,
     ).to(scene.tokens.device)
-    told = model.box_features.embeds(scene.for_boxes, box_batch(targets, spoken.boxes))
+    told = None
+    if any(spoken.boxes):
+        told = model.box_features.embeds(scene.for_boxes, box_batch(targets, spoken.boxes))
     embeds = model.scene_embeds(scene)
     if evidence is None or not weights.guide_evidence:
         read = read_words(model, embeds, scene.mask, spoken, told)

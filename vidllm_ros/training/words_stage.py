@@ -79,25 +79,36 @@ class PooledScene:
         )
 
 
-def learning_parts(model: VidLLM, chosen: Sequence[str]) -> list[nn.Module]:
-    """Return the parts of the language branch that learn.
+def learning_parts(model: VidLLM, recipe: Recipe) -> list[nn.Module]:
+    """Return the parts of the language branch that learn; a tied weight learns wherever it is.
 
     Args:
         model: the network.
-        chosen: module paths inside LEARNING; empty means all that the network has.
+        recipe: names module paths inside LEARNING in `learn`; without, all that there are.
 
     Raises:
-        ValueError: a path leads out of the language branch, or nowhere.
+        ValueError: a path leads nowhere, out of the language branch, or to what nothing teaches.
     """
     modules = dict(model.named_modules())
     branch = [name for name in LEARNING if name in modules]
-    foreign = [n for n in chosen if n not in modules or n.split(".")[0] not in branch]
-    if foreign:
-        raise ValueError(
-            f"learn: expected modules of {branch}, got {', '.join(foreign)}; geometry and meaning "
-            "learn in stages 'joint' and 'distil'"
-        )
-    return [modules[name] for name in chosen or branch]
+    losses = recipe.losses
+    untaught = [] if losses.grounding else ["grounding", "box_features.feature"]
+    if not (losses.language or losses.guide_evidence):
+        untaught.append("box_features.to_language")
+    for name in recipe.learn:
+        if name not in modules or name.split(".")[0] not in branch:
+            raise ValueError(
+                f"learn: expected modules of {branch}, got {name!r}; geometry and meaning learn "
+                "in stages 'joint' and 'distil'"
+            )
+        if not any(True for _ in modules[name].parameters()):
+            raise ValueError(f"learn: expected modules with weights, got {name!r}, which has none")
+        if any(f"{name}.".startswith(f"{one}.") for one in untaught):
+            raise ValueError(
+                f"learn: expected modules that a loss reaches, got {name!r}; set losses.grounding "
+                "or losses.language above 0"
+            )
+    return [modules[name] for name in recipe.learn or branch]
 
 
 def with_shares(scene: PooledScene) -> PooledScene:
@@ -131,7 +142,7 @@ class WordsStage(nn.Module):
                 f"{boxes.thing}; queries would follow votes that nobody taught"
             )
         model.requires_grad_(False)
-        for part in learning_parts(model, recipe.learn):
+        for part in learning_parts(model, recipe):
             part.requires_grad_(True)
 
     def get_extra_state(self) -> list[PooledScene]:
