@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from vidllm_ros.training import checkpoint, optimizer, recipe, trainer
+from vidllm_ros.training import build, checkpoint, optimizer, recipe, trainer
 from vidllm_ros.training.stage_output import StageOutput
 
 
@@ -99,11 +99,17 @@ def test_resume_continues_the_same_curve(tmp_path, name):
 
 
 def test_a_run_goes_on_with_the_parts_that_learnt(tmp_path):
-    start(tmp_path, tiny(stage="words", learn=("grounding",))).run(2)
-    assert start(tmp_path, tiny(stage="words", learn=["grounding"])).load()
+    made = tiny(stage="words", learn=("grounding",))
+    kept = tmp_path / build.RECIPE
+    build.refuse_other_parts(made, kept)  # a run that begins
+    kept.write_text("learn: [grounding]\n")
+    build.refuse_other_parts(made, kept)
     for other in ((), ("box_features",)):
-        with pytest.raises(ValueError, match=r"learn: expected \['grounding'\] as in .*, got \["):
-            start(tmp_path, tiny(stage="words", learn=other)).load()
+        with pytest.raises(ValueError, match=r"learn: expected \['grounding'\] as the run in .*"):
+            build.build_trainer(replace(made, learn=other), tmp_path)
+    assert kept.read_text() == "learn: [grounding]\n"
+    kept.write_text("stage: words\n")  # from before there were parts
+    build.refuse_other_parts(tiny(stage="words"), kept)
 
 
 def test_it_learns_and_leaves_logs(tmp_path):
@@ -216,6 +222,9 @@ def test_recipes_say_what_is_wrong(tmp_path):
         path.write_text(wrong + "\n")
         with pytest.raises(ValueError, match=r"expected (settings|fields) by name, got "):
             recipe.load_recipe(path)
+    path.write_text("name: [1\n")
+    with pytest.raises(ValueError, match=r"expected YAML in .*r\.yaml, got an error: .*line 2"):
+        recipe.load_recipe(path)
     for wrong in ("1: 2", "yes: 2", "model: {1: 2}"):
         path.write_text(wrong + "\n")
         with pytest.raises(ValueError, match=r"expected the name of a setting, got (1|True); "):

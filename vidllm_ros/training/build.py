@@ -46,6 +46,7 @@ from vidllm_ros.training.teachers import load_teacher
 from vidllm_ros.training.trainer import Trainer, seed_everything
 from vidllm_ros.training.words_stage import WordsStage
 
+RECIPE = "recipe.yaml"
 TOKENIZER_ROOMS = 200
 CARRIED = ("oracle.", "probes.")  # heads that ask for the truth, whoever the teachers are
 
@@ -163,6 +164,26 @@ def refuse_other_settings(
         raise ValueError(
             f"model: expected the settings that the run in {folder.parent} began with, got other "
             f"{', '.join(other)}; take another folder"
+        )
+
+
+def refuse_other_parts(recipe: Recipe, kept: Path) -> None:
+    """Refuse to go on with other parts than a run began with: its optimizer remembers those.
+
+    Args:
+        recipe: of the run.
+        kept: the recipe it began with, if it has begun.
+
+    Raises:
+        ValueError: `learn` differs; nothing was written.
+    """
+    if not kept.is_file():
+        return
+    began = list((yaml.safe_load(kept.read_text()) or {}).get("learn", ()))
+    if began != list(recipe.learn):
+        raise ValueError(
+            f"learn: expected {began} as the run in {kept.parent} began with, got "
+            f"{list(recipe.learn)}; take another folder"
         )
 
 
@@ -294,11 +315,12 @@ def build_trainer(
     sharding.is_wanted(recipe, state.num_processes)  # refuse before anything is loaded
     seed_everything(recipe.seed)
     settings = loader_settings(recipe, patch_size_of(recipe))
-    source = build_source(recipe.data, recipe.seed)  # refused before anything is written
+    refuse_other_parts(recipe, home / RECIPE)  # before anything is written, as the next
+    source = build_source(recipe.data, recipe.seed)
     with state.main_process_first():
         stage = build_stage(recipe, home / MODEL_FOLDER, settings)
     if state.is_main_process:
-        (home / "recipe.yaml").write_text(yaml.safe_dump(plain(recipe.as_dict()), sort_keys=False))
+        (home / RECIPE).write_text(yaml.safe_dump(plain(recipe.as_dict()), sort_keys=False))
     batches = SceneBatches(
         source,
         partial(annotate_frames, rounds=recipe.data.question_rounds)

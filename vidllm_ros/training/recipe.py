@@ -206,12 +206,16 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a mapping, or names a setting that does not exist.
+        ValueError: it is not YAML, not a mapping, or names a setting that does not exist.
     """
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"config: expected a recipe file, got {file}; see config/train/")
-    values = yaml.safe_load(file.read_text())
+    try:
+        values = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"config: expected YAML in {file}, got an error: {said}") from error
     if not isinstance(values, dict):
         raise ValueError(
             f"config: expected settings by name in {file}, got {type(values).__name__}"

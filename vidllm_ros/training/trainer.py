@@ -318,12 +318,6 @@ class Trainer:
             return False
         # Mapped where several processes read it: each takes its share of the same pages.
         saved = torch.load(file, map_location="cpu", weights_only=False, mmap=self.is_distributed)
-        began = list(saved["recipe"].get("learn", ()))
-        if began != list(self.recipe.learn):
-            raise ValueError(
-                f"learn: expected {began} as in {file}, got {list(self.recipe.learn)}; the "
-                "optimizer remembers what learnt: take another folder"
-            )
         places = self.plain_stage.state_dict()
         self.plain_stage.load_state_dict(sharding.cut(saved["stage"], places))
         self.optimizer.load_state_dict(saved["optimizer"])
