@@ -52,6 +52,7 @@ def load_and_free(model: str) -> None:
             print(memory_used_bytes("cpu"), flush=True)
             node.trigger_cleanup()
             print(memory_used_bytes("cpu"), flush=True)
+        assert node.release()
         node.destroy_node()
 
 
@@ -66,6 +67,7 @@ def main(leak_bytes: int) -> None:
             lost.append(bytearray(b"x" * leak_bytes))
             gc.collect()
             print(release_memory("cpu"), flush=True)
+        assert node.release()
         node.destroy_node()
 
 

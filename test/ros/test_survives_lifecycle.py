@@ -189,6 +189,24 @@ def test_what_cleanup_says_was_given_back_is_true(
     assert abs(inside - memory_used_bytes("cpu") - said) < 0.2 * BALLAST
 
 
+def test_the_end_waits_for_a_cleanup_under_way(
+    start: Callable[..., Any], held: HeldBackend
+) -> None:
+    """A thread that is inside torch while the interpreter ends brings the process down."""
+    harness = start()
+    harness.wait_active()
+    held.may_reconstruct.clear()
+    harness.feed(4)
+    wait_until(held.inside.is_set, "a window is being computed")
+    for transition in (DEACTIVATE, CLEANUP):
+        assert harness.change(transition)
+    assert not harness.node.release()  # the network is still at work
+    threading.Timer(0.2, held.may_reconstruct.set).start()
+    assert harness.node.release()
+    assert harness.said()[-1].startswith("cleanup: ")
+    assert "vidllm-cleanup" not in {thread.name for thread in threading.enumerate()}
+
+
 def test_twenty_rounds_leave_nothing_behind(start: Callable[..., Any]) -> None:
     harness = start(autostart=False)
     for turn in range(20):

@@ -66,6 +66,8 @@ class VidllmNode(LifecycleNode):
         self._handles: list[Callable[[], None]] = []
         """What activate opened, as the functions that close it; see `_release`."""
         self._release_lock = threading.RLock()
+        self._cleanups: list[threading.Thread] = []
+        """Wait for networks that were at work at cleanup, and say then what came back."""
         self._health = Health()
         self._parameter_server = ParameterServer(self, lambda: self._engine is None)
         self._windows = WindowReports(self, self._health, self._current)
@@ -269,16 +271,23 @@ class VidllmNode(LifecycleNode):
             "cleanup: the network is at work and cannot be interrupted; what it holds comes back "
             "when that ends"
         )
-        threading.Thread(target=report, name="vidllm-cleanup", daemon=True).start()
+        cleanup = threading.Thread(target=report, name="vidllm-cleanup", daemon=True)
+        self._cleanups = [one for one in self._cleanups if one.is_alive()] + [cleanup]
+        cleanup.start()
 
     def release(self) -> bool:
-        """Stop everything, from any state; return whether the worker's thread ended.
+        """Stop everything, from any state; return whether all threads of ours ended in time.
 
-        For the end of the process, which gives all memory back at once.
+        For the end of the process, which gives all memory back at once, before `destroy_node`. An
+        interpreter that ends while one of them is inside torch is aborted; see `main`.
         """
+        until = time.monotonic() + CLOSE_TIMEOUT_S
         self._release()
         engine, self._engine = self._engine, None
-        return engine is None or engine.close(CLOSE_TIMEOUT_S)
+        has_ended = engine is None or engine.close(CLOSE_TIMEOUT_S)
+        for cleanup in self._cleanups:
+            cleanup.join(max(until - time.monotonic(), 0.0))
+        return has_ended and not any(cleanup.is_alive() for cleanup in self._cleanups)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
