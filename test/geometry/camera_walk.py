@@ -23,11 +23,16 @@ class Walk:
     stamps_s: np.ndarray
 
 
-def walk(frames: int = 8, noise_px: float = 0.3, depth_noise: float = 0.0, seed: int = 1) -> Walk:
+def walk(
+    frames: int = 8,
+    noise_px: float = 0.3,
+    depth_noise: float = 0.0,
+    seed: int = 1,
+    count: int = 160,
+) -> Walk:
     """Walk sideways and turn, 112x84 px, 10 frames a second; points 1.5 to 4 m ahead."""
     rng = np.random.default_rng(seed)
     K = np.array([[90.0, 0, 56], [0, 90.0, 42], [0, 0, 1]])
-    count = 160
     points = rng.uniform([-2.5, -1.2, 1.5], [2.5, 1.2, 4.0], (count, 3))
     T = np.tile(np.eye(4), (frames, 1, 1))
     for i in range(frames):

@@ -87,7 +87,7 @@ def own_minimum(made: Walk, K: np.ndarray, trust: Trust) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("log_focal", "by"), [(None, 1.0), (0.1, 1.15), (0.02, 0.9)])
 def test_finds_the_minimum_scipy_finds(log_focal: float | None, by: float) -> None:
-    made = walk(frames=4, noise_px=0.4, depth_noise=0.15)
+    made = walk(frames=4, noise_px=0.4, depth_noise=0.15, count=60)  # dense: 160 take a minute
     trust, K = replace(GENTLE, log_focal=log_focal), longer_lens(made, by)
     wanted, wanted_focal = plain_minimum(made, K, trust)
     cost, focal = own_minimum(made, K, trust)
