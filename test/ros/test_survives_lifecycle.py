@@ -200,11 +200,26 @@ def test_the_end_waits_for_a_cleanup_under_way(
     wait_until(held.inside.is_set, "a window is being computed")
     for transition in (DEACTIVATE, CLEANUP):
         assert harness.change(transition)
-    assert not harness.node.release()  # the network is still at work
+    for _ in range(2):
+        assert not harness.node.release()  # the network is still at work
     threading.Timer(0.2, held.may_reconstruct.set).start()
-    assert harness.node.release()
-    assert harness.said()[-1].startswith("cleanup: ")
+    wait_until(harness.node.release, "the cleanup ends")
+    assert "MiB given back on cpu" in harness.said()[-1]
     assert "vidllm-cleanup" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_the_end_waits_for_a_window_without_a_cleanup(
+    start: Callable[..., Any], held: HeldBackend
+) -> None:
+    harness = start()
+    harness.wait_active()
+    held.may_reconstruct.clear()
+    harness.feed(4)
+    wait_until(held.inside.is_set, "a window is being computed")
+    for _ in range(2):
+        assert not harness.node.release()
+    held.may_reconstruct.set()
+    wait_until(harness.node.release, "the window ends")
 
 
 def test_twenty_rounds_leave_nothing_behind(start: Callable[..., Any]) -> None:

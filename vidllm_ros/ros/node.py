@@ -66,8 +66,8 @@ class VidllmNode(LifecycleNode):
         self._handles: list[Callable[[], None]] = []
         """What activate opened, as the functions that close it; see `_release`."""
         self._release_lock = threading.RLock()
-        self._cleanups: list[threading.Thread] = []
-        """Wait for networks that were at work at cleanup, and say then what came back."""
+        self._watchers: list[threading.Thread] = []
+        """Wait for networks that were at work when they were given back."""
         self._health = Health()
         self._parameter_server = ParameterServer(self, lambda: self._engine is None)
         self._windows = WindowReports(self, self._health, self._current)
@@ -252,42 +252,50 @@ class VidllmNode(LifecycleNode):
         """Give the model back and say how much that was; may be called again."""
         with self._release_lock:
             engine, self._engine = self._engine, None
-        if engine is None:
-            return
-        device = engine.loaded.device
-        before = memory_used_bytes(device)
-        has_ended, wait = engine.close(), engine.wait_for_end
-        del engine
+            if engine is None:
+                return
+            device = engine.loaded.device
+            before = memory_used_bytes(device)
+            has_ended, wait = engine.close(), engine.wait_for_end
+            del engine
 
-        def report() -> None:
-            wait()
-            freed = before - release_memory(device)
-            self.get_logger().info(f"cleanup: {freed / 2**20:.1f} MiB given back on {device}")
+            def report() -> None:
+                wait()
+                freed = before - release_memory(device)
+                self.get_logger().info(f"cleanup: {freed / 2**20:.1f} MiB given back on {device}")
 
+            if not has_ended:
+                self.get_logger().warning(
+                    "cleanup: the network is at work and cannot be interrupted; what it holds "
+                    "comes back when that ends"
+                )
+                self._watch(report)
         if has_ended:
             report()
-            return
-        self.get_logger().warning(
-            "cleanup: the network is at work and cannot be interrupted; what it holds comes back "
-            "when that ends"
-        )
-        cleanup = threading.Thread(target=report, name="vidllm-cleanup", daemon=True)
-        self._cleanups = [one for one in self._cleanups if one.is_alive()] + [cleanup]
-        cleanup.start()
+
+    def _watch(self, wait: Callable[[], None]) -> None:
+        """Wait for a network at work on a thread that `release` knows of."""
+        watcher = threading.Thread(target=wait, name="vidllm-cleanup", daemon=True)
+        watcher.start()
+        self._watchers = [one for one in self._watchers if one.is_alive()] + [watcher]
 
     def release(self) -> bool:
-        """Stop everything, from any state; return whether all threads of ours ended in time.
+        """Stop everything, from any state; return whether no network is at work any more.
 
-        For the end of the process, which gives all memory back at once, before `destroy_node`. An
-        interpreter that ends while one of them is inside torch is aborted; see `main`.
+        For the end of the process, which gives all memory back at once, before `destroy_node`; may
+        be called again. An interpreter that ends while a thread is inside torch is aborted; `main`
+        does not wait for such a one.
         """
         until = time.monotonic() + CLOSE_TIMEOUT_S
         self._release()
-        engine, self._engine = self._engine, None
-        has_ended = engine is None or engine.close(CLOSE_TIMEOUT_S)
-        for cleanup in self._cleanups:
-            cleanup.join(max(until - time.monotonic(), 0.0))
-        return has_ended and not any(cleanup.is_alive() for cleanup in self._cleanups)
+        with self._release_lock:
+            engine, self._engine = self._engine, None
+            if engine is not None and not engine.close(max(until - time.monotonic(), 0.0)):
+                self._watch(engine.wait_for_end)
+            watchers = self._watchers
+        for watcher in watchers:
+            watcher.join(max(until - time.monotonic(), 0.0))
+        return not any(watcher.is_alive() for watcher in watchers)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
