@@ -34,8 +34,15 @@ def train(script: Path, config: Path, out: Path, processes: int) -> list[dict[st
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+GEOMETRY_ALONE = {
+    "learn": ["aggregator", "camera_head", "depth_head", "metric_depth", "point_head"],
+    "losses": {"language": 0.0, "grounding": 0.0, "oracle_label": 0.0, "oracle_color": 0.0},
+}
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_loss_of_one(tmp_path, make_recipe, make_sample):
+@pytest.mark.parametrize("alone", [{}, GEOMETRY_ALONE], ids=["all", "geometry alone"])
+def test_two_processes_give_the_loss_of_one(tmp_path, make_recipe, make_sample, alone):
     for seed in range(4):
         sample = make_sample(seed)
         sample.depth[:, :, : 3 * seed] = float("nan")  # unequal counts of valid pixels
@@ -44,6 +51,8 @@ def test_two_processes_give_the_loss_of_one(tmp_path, make_recipe, make_sample):
     values["data"] |= {"folder": str(tmp_path / "rooms"), "min_frames": 2, "max_frames": 2}
     values |= {"total_steps": 3, "log_every": 1, "own_geometry": [0.0, 0.0]}
     values["losses"] |= {"guide_attention": 1.0, "guide_ray": 1.0, "guide_camera": 1.0}
+    values["losses"] |= alone.get("losses", {})
+    values["learn"] = alone.get("learn", [])
     values["optimizer"] |= {"name": "muon", "warmup": 0.5, "ema": 0.0}
     config, script = tmp_path / "tiny.yaml", tmp_path / "run.py"
     config.write_text(yaml.safe_dump(values))

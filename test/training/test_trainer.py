@@ -98,8 +98,9 @@ def test_resume_continues_the_same_curve(tmp_path, name):
             assert torch.equal(ours[key], theirs[key]), key
 
 
-def test_a_run_goes_on_with_the_parts_that_learnt(tmp_path):
-    made = tiny(stage="words", learn=("grounding",))
+@pytest.mark.parametrize("stage", ["words", "joint"])
+def test_a_run_goes_on_with_the_parts_that_learnt(tmp_path, stage):
+    made = tiny(stage=stage, learn=("grounding",))
     kept = tmp_path / build.RECIPE
     build.refuse_other_parts(made, kept)  # a run that begins
     kept.write_text("learn: [grounding]\n")
@@ -108,8 +109,8 @@ def test_a_run_goes_on_with_the_parts_that_learnt(tmp_path):
         with pytest.raises(ValueError, match=r"learn: expected \['grounding'\] as the run in .*"):
             build.build_trainer(replace(made, learn=other), tmp_path)
     assert kept.read_text() == "learn: [grounding]\n"
-    kept.write_text("stage: words\n")  # from before there were parts
-    build.refuse_other_parts(tiny(stage="words"), kept)
+    kept.write_text(f"stage: {stage}\n")  # from before there were parts
+    build.refuse_other_parts(tiny(stage=stage), kept)
 
 
 def test_it_learns_and_leaves_logs(tmp_path):
@@ -217,6 +218,23 @@ def test_recipes_say_what_is_wrong(tmp_path):
         recipe.load_recipe(path)
     path.write_text("stage: image_text\nmodel: {projection_dimm: 3}\n")
     with pytest.raises(ValueError, match=r"r\.yaml\.model: .*did you mean projection_dim\?"):
+        recipe.load_recipe(path)
+    for inside, said in (
+        ("encoder: {hiden_size: 3}", "encoder: .*got hiden_size; did you mean hidden_size"),
+        ("encoder: 3", "encoder: expected fields by name, got 3"),
+        ("language: {model_type: llama, vocab: 4}", "language: .*; did you mean vocab_size"),
+        ("language: {model_type: lama}", "language.model_type: expected one that .* got 'lama'"),
+        ("language: {hidden_size: 8}", "language.model_type: expected one that .* got None"),
+        ("language: {model_type: [llama]}", "language.model_type: expected one that .* got "),
+    ):
+        path.write_text(f"model: {{{inside}}}\n")
+        with pytest.raises(ValueError, match=rf"r\.yaml\.model\.{said}"):
+            recipe.load_recipe(path)
+    for inside in ("model_type: llama, rope_theta: 1e4", "model_type: gpt2, hidden_size: 8"):
+        path.write_text(f"model: {{language: {{{inside}}}}}\n")
+        recipe.load_recipe(path)  # names transformers takes, though its classes do not list them
+    path.write_text("stage: image_text\nmodel: {text_config: {hiden_size: 3}}\n")
+    with pytest.raises(ValueError, match=r"model\.text_config: .*did you mean hidden_size\?"):
         recipe.load_recipe(path)
     for wrong in ("model: 3", "model:", "optimizer: 3", "model: [image_size]"):
         path.write_text(wrong + "\n")

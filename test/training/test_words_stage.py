@@ -10,7 +10,7 @@ import torch
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.network.word_rows import can_read_in_rows
-from vidllm_ros.training import recipe, words, words_stage
+from vidllm_ros.training import learning_parts, recipe, words, words_stage
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_words_learn_from_frozen_geometry_and_look_at_the_evidence(
     for term in ("language", "guide_evidence", "given_match"):
         assert outputs[-1].terms[term] < 0.7 * outputs[0].terms[term], term
     for name, value in model.state_dict().items():
-        is_learning = name.split(".")[0] in words_stage.LEARNING
+        is_learning = name.split(".")[0] in learning_parts.WORDS
         assert is_learning or torch.equal(value, before[name]), name
 
 
@@ -72,31 +72,6 @@ def test_boxes_are_learnt_of_scenes_without_phrases(model, batch, make_recipe, s
     assert torch.isfinite(output.loss)
     assert float(model.grounding.layers[0].box.fc2.weight.grad.abs().max()) > 0
     assert model.box_features.to_language[1].fc1.weight.grad is None
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("encoder", "expected modules of .* got 'encoder'"),
-        ("language.nowhere", "expected modules of .* got 'language.nowhere'"),
-        ("point_head", "expected modules of .* got 'point_head'"),
-        ("language.model.model.layers.0.mlp.act_fn", "expected modules with weights, got "),
-        ("box_features.to_language", "expected modules that a loss reaches, got 'box_features"),
-    ],
-)
-def test_what_may_learn_is_taught_and_of_the_language_branch(model, make_recipe, name, said):
-    losses = recipe.LossRecipe(language=0.0)
-    made = make_recipe(stage="words", losses=losses, learn=("grounding", name))
-    with pytest.raises(ValueError, match=f"learn: {said}"):
-        words_stage.WordsStage(model, made)
-
-
-@pytest.mark.parametrize("learn", ["grounding", None, True, {"grounding": False}, [1]])
-def test_what_learns_is_a_list_of_names(learn):
-    with pytest.raises(ValueError, match="learn: expected a list of module paths, got "):
-        recipe.recipe_from_dict({"stage": "words", "learn": learn})
-    with pytest.raises(ValueError, match="learn: expected none with stage 'joint'"):
-        recipe.Recipe(learn=("grounding",))
 
 
 def test_evidence_is_the_share_of_patches(model, batch, make_recipe):

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
-from transformers import CLIPConfig
+from transformers import (
+    CONFIG_MAPPING,
+    CLIPConfig,
+    Dinov2WithRegistersConfig,
+    PretrainedConfig,
+)
 
 from vidllm_ros.network.configuration import VidLLMConfig
 from vidllm_ros.training.recipe_parts import (
@@ -44,6 +49,15 @@ __all__ = [
 STAGES = ("joint", "distil", "words", "image_text")
 PRECISIONS = ("no", "bf16")
 
+OLDER = (
+    "rope_theta",
+    "rope_scaling",
+    "partial_rotary_factor",
+    "torch_dtype",
+    "attn_implementation",
+)
+"""Fields that configurations of transformers read and do not name."""
+
 RecipePart = TypeVar("RecipePart")
 
 
@@ -64,8 +78,8 @@ class Recipe:
             geometry errs (true_looks.py), up to the progress `true_looks_until`, 0 to 1; what is
             remembered from before stays.
         evidence_layer: of the language model, whose head is guided to the evidence.
-        learn: parts of the network that learn in the words stage, by module path
-            ("box_features.feature"); all of the language branch where empty.
+        learn: parts of the network that learn in the joint or words stage, by module path
+            ("box_features.feature"); all that the stage teaches where empty.
         total_steps: length of the schedule, batches.
         max_minutes: wall time after which the schedule has ended too; 0 leaves time out.
         own_geometry: (from, until) progress over which the 3D patches switch from the true
@@ -144,7 +158,7 @@ class Recipe:
             )
 
     def _check_words_settings(self) -> None:
-        """Refuse what only the words stage reads in another one."""
+        """Refuse what a stage does not read."""
         for name in ("replay_variety", "true_looks", "true_looks_until"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
@@ -157,10 +171,10 @@ class Recipe:
         is_list = isinstance(self.learn, (list, tuple))
         if not is_list or not all(isinstance(name, str) for name in self.learn):
             raise ValueError(f"learn: expected a list of module paths, got {self.learn!r}")
-        if self.learn and self.stage != "words":
+        if self.learn and self.stage not in ("joint", "words"):
             raise ValueError(
                 f"learn: expected none with stage {self.stage!r}, whose parts learn together, got "
-                f"{list(self.learn)}; only stage 'words' reads it"
+                f"{list(self.learn)}; only stages 'joint' and 'words' read it"
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -224,10 +238,11 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
-    """Build a recipe from plain values; fields inside `model`'s encoder and language go unchecked.
+    """Build a recipe from plain values.
 
     Raises:
-        ValueError: a setting, or a field of `model`, does not exist.
+        ValueError: a setting, a field of `model` or of its encoder, language model, image or text
+            tower does not exist.
     """
     recipe = build_part(Recipe, values, source)
     network = CLIPConfig if recipe.stage == "image_text" else VidLLMConfig
@@ -235,4 +250,32 @@ def recipe_from_dict(values: Mapping[str, Any], source: str = "recipe") -> Recip
     if not isinstance(recipe.model, Mapping):
         raise ValueError(f"{source}.model: expected fields by name, got {recipe.model!r}")
     refuse_unknown(recipe.model, known, f"{source}.model")
+    for name in ("encoder", "language", *CLIPConfig.sub_configs):
+        if name in recipe.model:
+            refuse_unknown_inside(recipe.model[name], name, f"{source}.model.{name}")
     return recipe
+
+
+def refuse_unknown_inside(given: Any, name: str, path: str) -> None:
+    """Check a field of `model` that another library's configuration reads.
+
+    Raises:
+        ValueError: it is no mapping, names what that configuration does not have, or is of a
+            language model nobody knows.
+    """
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{path}: expected fields by name, got {given!r}")
+    kinds: dict[str, type[PretrainedConfig]] = {
+        "encoder": Dinov2WithRegistersConfig,
+        **CLIPConfig.sub_configs,
+    }
+    if name == "language":
+        kind: Any = given.get("model_type")
+        if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+            raise ValueError(
+                f"{path}.model_type: expected one that transformers knows, as llama, got {kind!r}"
+            )
+        kinds[name] = CONFIG_MAPPING[kind]
+    config = kinds[name]
+    known = {*signature(config).parameters, *config().to_dict(), *config.attribute_map, *OLDER}
+    refuse_unknown(given, known - {"kwargs"}, path)

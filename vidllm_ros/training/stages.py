@@ -32,6 +32,7 @@ from vidllm_ros.training.guidance import (
     patch_truth,
     watch,
 )
+from vidllm_ros.training.learning_parts import learning_parts
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.stage_output import StageOutput
 from vidllm_ros.training.teachers import NetworkTeacher, Teacher
@@ -120,7 +121,7 @@ def oracle_losses(
 
 
 class JointStage(nn.Module):
-    """All of the network at once: the paper's stage 2, or a single-stage run.
+    """All of the network at once, the paper's stage 2 or a single-stage run, or named parts of it.
 
     Args:
         model: the network; what is shipped.
@@ -140,6 +141,11 @@ class JointStage(nn.Module):
         levels = len(model.config.aggregator_layers)
         has_probes = recipe.losses.guide_ray > 0 or recipe.losses.guide_attention > 0
         self.probes = LevelProbes(2 * model.config.width, levels) if has_probes else None
+        if recipe.learn:
+            parts = learning_parts(model, recipe)
+            kept = {id(one) for part in parts for one in part.parameters() if one.requires_grad}
+            for one in model.parameters():
+                one.requires_grad_(id(one) in kept)
 
     def forward(self, batch: SceneBatch, progress: float) -> StageOutput:
         """Return the weighted loss and its terms.

@@ -32,6 +32,7 @@ from vidllm_ros.network.patches3d import (
 from vidllm_ros.network.scene_places import channels
 from vidllm_ros.network.vidllm import VidLLM
 from vidllm_ros.training.grounding_losses import BoxTargets
+from vidllm_ros.training.learning_parts import learning_parts
 from vidllm_ros.training.recipe import Recipe
 from vidllm_ros.training.stage_output import StageOutput
 from vidllm_ros.training.true_looks import spoiled, true_geometry
@@ -41,7 +42,6 @@ from vidllm_ros.training.words import Terms, box_targets, word_losses
 FRAME_NS = 100_000_000  # rendered rooms: ten frames a second
 EXTRA_STATE = "_extra_state"
 TRUE_LOOKS_STREAM, CHANCES_STREAM = 37, 41
-LEARNING = ("projector", "places", "language", "grounding", "box_features")
 
 
 @dataclass(frozen=True)
@@ -77,38 +77,6 @@ class PooledScene:
             if self.fine is None
             else (self.fine[0].to(device), self.fine[1].to(device), self.fine[2].to(device)),
         )
-
-
-def learning_parts(model: VidLLM, recipe: Recipe) -> list[nn.Module]:
-    """Return the parts of the language branch that learn; a tied weight learns wherever it is.
-
-    Args:
-        model: the network.
-        recipe: names module paths inside LEARNING in `learn`; without, all that there are.
-
-    Raises:
-        ValueError: a path leads nowhere, out of the language branch, or to what nothing teaches.
-    """
-    modules = dict(model.named_modules())
-    branch = [name for name in LEARNING if name in modules]
-    losses = recipe.losses
-    untaught = [] if losses.grounding else ["grounding", "box_features.feature"]
-    if not (losses.language or losses.guide_evidence):
-        untaught.append("box_features.to_language")
-    for name in recipe.learn:
-        if name not in modules or name.split(".")[0] not in branch:
-            raise ValueError(
-                f"learn: expected modules of {branch}, got {name!r}; geometry and meaning learn "
-                "in stages 'joint' and 'distil'"
-            )
-        if not any(True for _ in modules[name].parameters()):
-            raise ValueError(f"learn: expected modules with weights, got {name!r}, which has none")
-        if any(f"{name}.".startswith(f"{one}.") for one in untaught):
-            raise ValueError(
-                f"learn: expected modules that a loss reaches, got {name!r}; set losses.grounding "
-                "or losses.language above 0"
-            )
-    return [modules[name] for name in recipe.learn or branch]
 
 
 def with_shares(scene: PooledScene) -> PooledScene:
