@@ -38,6 +38,16 @@ BALLAST = 200 * 2**20  # far above what the rest of a test process comes and goe
 NANO = Path(__file__).resolve().parents[2] / "models" / "vidllm-nano"
 
 
+def start_inside_a_window(start: Callable[..., Any], held: HeldBackend) -> Any:
+    """Start a node whose network computes its first window until `may_reconstruct` is set."""
+    harness = start()
+    harness.wait_active()
+    held.may_reconstruct.clear()
+    harness.feed(4)
+    wait_until(held.inside.is_set, "a window is being computed")
+    return harness
+
+
 def missing(folder: Path) -> Path:
     return folder / "nowhere"
 
@@ -172,11 +182,7 @@ def test_what_cleanup_says_was_given_back_is_true(
         return window if ballast.any() else None
 
     monkeypatch.setattr(HeldBackend, "reconstruct", heavy)
-    harness = start()
-    harness.wait_active()
-    held.may_reconstruct.clear()
-    harness.feed(4)
-    wait_until(held.inside.is_set, "a window is being computed")
+    harness = start_inside_a_window(start, held)
     inside = memory_used_bytes("cpu")
     for transition in (DEACTIVATE, CLEANUP):
         assert harness.change(transition)
@@ -193,11 +199,7 @@ def test_the_end_waits_for_a_cleanup_under_way(
     start: Callable[..., Any], held: HeldBackend
 ) -> None:
     """A thread that is inside torch while the interpreter ends brings the process down."""
-    harness = start()
-    harness.wait_active()
-    held.may_reconstruct.clear()
-    harness.feed(4)
-    wait_until(held.inside.is_set, "a window is being computed")
+    harness = start_inside_a_window(start, held)
     for transition in (DEACTIVATE, CLEANUP):
         assert harness.change(transition)
     for _ in range(2):
@@ -211,11 +213,7 @@ def test_the_end_waits_for_a_cleanup_under_way(
 def test_the_end_waits_for_a_window_without_a_cleanup(
     start: Callable[..., Any], held: HeldBackend
 ) -> None:
-    harness = start()
-    harness.wait_active()
-    held.may_reconstruct.clear()
-    harness.feed(4)
-    wait_until(held.inside.is_set, "a window is being computed")
+    harness = start_inside_a_window(start, held)
     for _ in range(2):
         assert not harness.node.release()
     held.may_reconstruct.set()
@@ -274,11 +272,7 @@ def test_the_models_memory_comes_back() -> None:
 
 
 def test_a_storm_of_parameters_at_once(start: Callable[..., Any], held: HeldBackend) -> None:
-    harness = start()
-    harness.wait_active()
-    held.may_reconstruct.clear()
-    harness.feed(4)
-    wait_until(held.inside.is_set, "a window is being computed")
+    harness = start_inside_a_window(start, held)
     waits = []
     for i in range(60):
         value = Parameter("stale_after_s", value=float(i - 10)).to_parameter_msg()
